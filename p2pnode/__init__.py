@@ -1,0 +1,37 @@
+"""p2pnode: a swarm of ordinary machines that shards, replicates and queries datasets over libp2p.
+
+Users import from here and nowhere else. The names load on first use (PEP 562), so that ``import p2pnode.core``
+costs neither libp2p nor a column library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DistributedDatasetManager": "p2pnode.api.manager",
+    "DistributedConfig": "p2pnode.api.config",
+    "NodeRole": "p2pnode.core.model",
+    "Dataset": "p2pnode.api.results",
+    "Shard": "p2pnode.api.results",
+    "QueryResult": "p2pnode.api.results",
+    "P2PNodeError": "p2pnode.errors",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'p2pnode' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
