@@ -1,0 +1,53 @@
+"""What a node is told when it starts, already checked: plain values, no files, no environment.
+
+`p2pnode.api.config` builds one from flags, environment and TOML and knows where each value came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from p2pnode.core.model import NodeRole
+
+#: Listening beyond loopback needs `open_swarm` or a swarm key: roles are self-asserted in an open swarm.
+LOOPBACK_ANY_PORT = "/ip4/127.0.0.1/tcp/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One node's settings. Times in seconds, sizes in bytes."""
+
+    home: Path
+    node_id: str
+    role: NodeRole = NodeRole.HYBRID
+    listen: tuple[str, ...] = (LOOPBACK_ANY_PORT,)
+    bootstrap: tuple[str, ...] = ()
+    region: str = ""
+    weight: float = 1.0
+    capabilities: tuple[str, ...] = ()
+    open_swarm: bool = False
+    #: 32-byte pre-shared key as 64 hex characters, or empty.
+    swarm_key: str = field(default="", repr=False)
+
+    shard_rows: int = 1000
+    replicas: int = 3
+    use_consistent_hashing: bool = True
+    prefetch_shards: bool = True
+
+    retries: int = 5
+    backoff_factor: float = 2.0
+    breaker_threshold: int = 5
+    breaker_timeout_s: float = 60.0
+    transfers_max: int = 10
+    queries_max: int = 5
+
+    probe_s: float = 1.0
+    sample_s: float = 60.0
+    collect_metrics: bool = True
+    metrics_retention_days: int = 30
+
+    query_timeout_s: float = 60.0
+    query_memory_bytes: int = 512 << 20
+    query_workers: int = 2
+    allow_unfenced_sql: bool = False
