@@ -1,0 +1,56 @@
+"""Routing covers every shard that somebody holds exactly once, and spreads the rows."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pnode.core.routing import Wanted, route
+
+PEERS = ["a", "b", "c", "d"]
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[list[Wanted], dict[bytes, list[str]]]:
+    count = draw(st.integers(0, 30))
+    cids = [bytes([draw(st.integers(0, 9))]) for _ in range(count)]
+    wanted = [Wanted(index, cid, draw(st.integers(1, 100))) for index, cid in enumerate(cids)]
+    holders = {cid: draw(st.lists(st.sampled_from(PEERS), unique=True, max_size=3)) for cid in set(cids)}
+    return wanted, holders
+
+
+@given(situations())
+def test_every_shard_goes_to_one_holder_or_is_missing(
+    situation: tuple[list[Wanted], dict[bytes, list[str]]],
+) -> None:
+    wanted, holders = situation
+    routes = route(wanted, holders)
+    routed = [shard for shards in routes.by_peer.values() for shard in shards]
+    assert sorted([*routed, *routes.missing], key=lambda shard: shard.index) == wanted
+    assert all(
+        shard.cid in holders and peer in holders[shard.cid]
+        for peer, got in routes.by_peer.items()
+        for shard in got
+    )
+    assert all(not holders[shard.cid] for shard in routes.missing)
+
+
+def test_rows_are_spread_evenly_over_replicas() -> None:
+    wanted = [Wanted(index, bytes([index]), 10) for index in range(12)]
+    routes = route(wanted, {shard.cid: PEERS[:3] for shard in wanted})
+    assert {peer: len(shards) for peer, shards in routes.by_peer.items()} == {"a": 4, "b": 4, "c": 4}
+
+
+def test_shards_with_one_holder_are_settled_before_those_with_a_choice() -> None:
+    wanted = [Wanted(0, b"0", 10), Wanted(1, b"1", 10)]
+    routes = route(wanted, {b"0": ["a", "b"], b"1": ["a"]})
+    assert [shard.index for shard in routes.by_peer["a"]] == [1]
+    assert [shard.index for shard in routes.by_peer["b"]] == [0]
+
+
+def test_we_read_our_own_copy_on_equal_load() -> None:
+    routes = route([Wanted(0, b"0", 5)], {b"0": ["a", "me"]}, me="me")
+    assert list(routes.by_peer) == ["me"]
+
+
+def test_the_same_content_twice_is_read_twice() -> None:
+    routes = route([Wanted(0, b"0", 5), Wanted(1, b"0", 5)], {b"0": ["a"]})
+    assert [shard.index for shard in routes.by_peer["a"]] == [0, 1]
