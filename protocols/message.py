@@ -17,7 +17,7 @@ PeerId = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
 NodeId = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Address = Annotated[str, msgspec.Meta(max_length=512)]
 ContentId = Annotated[bytes, msgspec.Meta(min_length=4, max_length=64)]
-Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 #: Content ids in one request: 4,096 × 36 bytes = 144 KiB, well inside a frame.

@@ -11,7 +11,18 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.message import CIDS_MAX, Address, ContentId, Count, Message, NodeId, PeerId, ProtocolSpec, Text, Verb
+from protocols.message import (
+    CIDS_MAX,
+    Address,
+    ContentId,
+    Count,
+    Message,
+    NodeId,
+    PeerId,
+    ProtocolSpec,
+    Text,
+    Verb,
+)
 
 PROTOCOL_ID = "/p2pnode/metadata/1.0.0"
 
@@ -165,7 +176,9 @@ METADATA = ProtocolSpec(
         Verb(Sync, replies=(Events,), final=(Synced,), payload_max=((Events, EVENTS_BYTES_MAX),)),
         Verb(Push, final=(Stored,), payload_max=((Push, EVENTS_BYTES_MAX),)),
         Verb(WantBlock, final=(Block,), payload_max=((Block, BLOCK_BYTES_MAX),)),
-        Verb(Propose, final=(Accepted,), payload_max=((Propose, BLOCK_BYTES_MAX), (Accepted, BLOCK_BYTES_MAX))),
+        Verb(
+            Propose, final=(Accepted,), payload_max=((Propose, BLOCK_BYTES_MAX), (Accepted, BLOCK_BYTES_MAX))
+        ),
         Verb(AskTicket, final=(Ticket,)),
     ),
 )
