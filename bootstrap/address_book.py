@@ -36,7 +36,7 @@ class AddressRecord:
 
 
 class AddressBook:
-    """Peer id -> addresses. Every method is O(addresses of one peer), bar the eviction when the book is full."""
+    """Peer id -> addresses. A method costs the addresses of one peer, or a scan when the book is full."""
 
     def __init__(self, peers_max: int = PEERS_MAX, addresses_max: int = ADDRESSES_MAX) -> None:
         self._peers_max = peers_max
@@ -51,7 +51,7 @@ class AddressBook:
         return peer_id in self._records
 
     def learn(self, peer_id: str, addresses: Iterable[str], now: float) -> None:
-        """Remember that the peer is said to be at these addresses. What is known of them already stays known."""
+        """Remember that the peer is said to be at these addresses. What is known of them stays known."""
         if peer_id not in self._records and len(self._records) >= self._peers_max:
             self.forget(min(self._heard_at, key=lambda peer: (self._heard_at[peer], peer)))
         records = self._records.setdefault(peer_id, {})

@@ -36,12 +36,18 @@ def _load(disk: Disk, path: Path) -> Identity:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(
-            f"{path}: others can read this secret key (mode {mode:04o})", advice=f"If nobody did: chmod 600
-            {path}. Otherwise move it away; the node then makes a new identity.", ) with disk.open(path, "rb")
-            as file: text = file.read(_FILE_BYTES_MAX) try: return Identity.from_seed(decode_seed(text))
-            except IdentityError as error: raise ConfigError( f"{path}: not an identity file: {error}",
-            advice="Restore it from a backup, or move it away; the node then makes a new identity.", ) from
-            None
+            f"{path}: others can read this secret key (mode {mode:04o})",
+            advice=f"If nobody did: chmod 600 {path}. Otherwise move it away, for a new identity.",
+        )
+    with disk.open(path, "rb") as file:
+        text = file.read(_FILE_BYTES_MAX)
+    try:
+        return Identity.from_seed(decode_seed(text))
+    except IdentityError as error:
+        raise ConfigError(
+            f"{path}: not an identity file: {error}",
+            advice="Restore it from a backup, or move it away, for a new identity.",
+        ) from None
 
 
 def _create(disk: Disk, path: Path, seed: bytes) -> None:
