@@ -1,9 +1,9 @@
 """What a header says: `[verb, payload_bytes, body]` in MessagePack, and the body as its typed message.
 
-Decoding goes straight into the message's own type, so what is allocated is bounded by the bytes that came and by
-the bounds on its fields: a declared length beyond them is refused before anything is reserved, unknown fields are
-skipped unread, and nesting ends at the interpreter's recursion limit. What this side would refuse to read it
-refuses to write. This file does not know which message may stand where.
+Decoding goes straight into the message's own type, so what is allocated is bounded by the bytes that came and
+by the bounds on its fields: a declared length beyond them is refused before anything is reserved, unknown
+fields are skipped unread, and nesting ends at the interpreter's recursion limit. What this side would refuse
+to read it refuses to write. This file does not know which message may stand where.
 """
 
 from __future__ import annotations

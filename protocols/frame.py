@@ -1,17 +1,17 @@
 """Where a header begins and ends: `uvarint(len(header)) header [payload]`.
 
-A reader is fed chunks as they come off the wire and gives back whole headers and pieces of payload. Payload is
-never copied: a piece is a view of the chunk that was fed. A header is copied only when it straddles two chunks,
-and then by the bytes that really came, so an announced length alone reserves nothing. This file refuses to look
-inside a header, and does not know how long the payload is.
+A reader is fed chunks as they come off the wire and gives back whole headers and pieces of payload. Payload
+is never copied: a piece is a view of the chunk that was fed. A header is copied only when it straddles two
+chunks, and then by the bytes that really came, so an announced length alone reserves nothing. This file
+refuses to look inside a header, and does not know how long the payload is.
 """
 
 from __future__ import annotations
 
 from protocols.errors import BAD_HEADER, HEADER_TOO_LARGE, LocalProtocolError, RemoteProtocolError
 
-#: The longest header. The largest honest ones (8,192 author marks, a thousand peer records, a 512 KiB ticket) stay
-#: below 0.7 MiB; anything bigger is bulk and belongs into a payload.
+#: The longest header. The largest honest ones (8,192 author marks, a thousand peer records, a 512 KiB ticket)
+#: stay below 0.7 MiB; anything bigger is bulk and belongs into a payload.
 HEADER_BYTES_MAX = 1 << 20
 #: Bytes of a length prefix: 35 bits are plenty for any limit a link may set.
 PREFIX_BYTES_MAX = 5
@@ -39,7 +39,7 @@ def frame(header: bytes, header_bytes_max: int = HEADER_BYTES_MAX) -> bytes:
 
 
 class FrameReader:
-    """Cuts what comes off the wire. Ask for a header or for payload, whichever is due; None means feed more."""
+    """Cuts what comes off the wire. Ask for a header or for payload as is due; None means feed more."""
 
     __slots__ = ("_chunk", "_length", "_partial", "_prefix", "_prefix_bytes", "ended", "header_bytes_max")
 
@@ -73,7 +73,7 @@ class FrameReader:
         return bool(self._chunk) or self._prefix_bytes > 0 or self._length >= 0
 
     def header(self) -> bytes | bytearray | memoryview | None:
-        """The next whole header, or None. Raises RemoteProtocolError on a prefix that is none or is too large."""
+        """The next whole header, or None. Raises RemoteProtocolError if its length is malformed or too large."""
         if self._length < 0 and not self._read_prefix():
             return None
         missing = self._length - len(self._partial)

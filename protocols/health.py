@@ -1,7 +1,8 @@
 """The health protocol: am I alive, how am I doing, what do I hold.
 
-Pings carry a little gossip about members and the digest of the holdings, so that failure and change spread without
-a message of their own. All of it is soft state: newest (incarnation, counter) wins, nothing of it enters the log.
+Pings carry a little gossip about members and the digest of the holdings, so that failure and change spread
+without a message of their own. All of it is soft state: newest (incarnation, counter) wins, nothing of it
+enters the log.
 """
 
 from __future__ import annotations
@@ -28,40 +29,45 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     incarnation: Count
 
 
-class Ping(Message, tag="ping"):
+Claims = Annotated[list[Claim], msgspec.Meta(max_length=CLAIMS_MAX)]
+#: BLAKE3 of the sorted content ids; empty before the first was computed.
+Digest = Annotated[bytes, msgspec.Meta(max_length=32)]
+
+
+class Ping(Message, frozen=True, tag="ping"):
     """Are you there? Carries my own standing and news of others."""
 
     incarnation: Count
-    claims: Annotated[list[Claim], msgspec.Meta(max_length=CLAIMS_MAX)] = []
-    holdings: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    claims: Claims = msgspec.field(default_factory=list)
+    holdings: Digest = b""
 
 
-class Pong(Message, tag="pong"):
+class Pong(Message, frozen=True, tag="pong"):
     """I am. The same in return."""
 
     incarnation: Count
-    claims: Annotated[list[Claim], msgspec.Meta(max_length=CLAIMS_MAX)] = []
-    holdings: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    claims: Claims = msgspec.field(default_factory=list)
+    holdings: Digest = b""
 
 
-class Probe(Message, tag="probe"):
+class Probe(Message, frozen=True, tag="probe"):
     """Ping that peer for me (SWIM's indirect probe)."""
 
     peer_id: PeerId
     timeout_ms: Count = 1000
 
 
-class Probed(Message, tag="probed"):
+class Probed(Message, frozen=True, tag="probed"):
     """Whether it answered me."""
 
     answered: bool
 
 
-class AskStatus(Message, tag="ask_status"):
+class AskStatus(Message, frozen=True, tag="ask_status"):
     """How are you?"""
 
 
-class Status(Message, tag="status"):
+class Status(Message, frozen=True, tag="status"):
     """Measured by psutil on this machine. Percentages 0–100, network in KB/s, lag in milliseconds."""
 
     node_id: NodeId
@@ -77,16 +83,16 @@ class Status(Message, tag="status"):
     process_rss_bytes: Count = 0
 
 
-class AskHoldings(Message, tag="ask_holdings"):
+class AskHoldings(Message, frozen=True, tag="ask_holdings"):
     """Which shards do you hold? `digest` is what I last knew: equal means no list."""
 
-    digest: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    digest: Digest = b""
 
 
-class Holdings(Message, tag="holdings"):
-    """The digest of what I hold; the payload is the content ids in order, 36 bytes each, unless it equals yours."""
+class Holdings(Message, frozen=True, tag="holdings"):
+    """The digest of what I hold. The payload is the content ids in order, 36 bytes each; none if you knew."""
 
-    digest: Annotated[bytes, msgspec.Meta(max_length=32)]
+    digest: Digest
     count: Count = 0
 
 

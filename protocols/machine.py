@@ -10,9 +10,9 @@ All that is legal stands in `protocols.table`; this file only walks it. Both sid
 refuses to send the other refuses to receive. The shell around it reads only after NeedData, which is the flow
 control, and gives the stream up on RemoteProtocolError or Closed.
 
-An answerer may end an exchange before it has read all that the asker sends (a full disk, an unknown verb). What was
-already on its way is then discarded, up to SKIP_BYTES_MAX; beyond that the link reports Closed, for a new stream
-costs less than the rest.
+An answerer may end an exchange before it has read all that the asker sends (a full disk, an unknown verb).
+What was already on its way is then discarded, up to SKIP_BYTES_MAX; beyond that the link reports Closed, for
+a new stream costs less than the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from protocols.frame import HEADER_BYTES_MAX, FrameReader, frame
 from protocols.message import Error, Message, ProtocolSpec
 from protocols.table import ONLY_ERROR, Exchange, table_of
 
-#: Payload that is read only to be thrown away, to keep a stream in use: the largest block, a fraction of a second.
+#: Payload that is read only to be thrown away, to keep a stream in use: the largest block, a fraction of a
+#: second.
 SKIP_BYTES_MAX = 32 << 20
 
 
@@ -68,7 +69,7 @@ class UnknownVerb(msgspec.Struct, frozen=True):
 
 
 class Closed(msgspec.Struct, frozen=True):
-    """Nothing more will be read. In the middle of an exchange it tells an answerer that nobody may be listening."""
+    """Nothing more will be read. In the middle of an exchange: the asker may have stopped listening."""
 
 
 class NeedData(msgspec.Struct, frozen=True):
@@ -83,7 +84,7 @@ _NEED_DATA = NeedData()
 
 
 class Link:
-    """One side of one stream. Give it up after RemoteProtocolError; LocalProtocolError leaves it as it was."""
+    """One side of one stream. LocalProtocolError leaves it as it was; RemoteProtocolError ends its use."""
 
     def __init__(self, spec: ProtocolSpec, side: Side, *, header_bytes_max: int = HEADER_BYTES_MAX) -> None:
         self._table = table_of(spec)
@@ -110,8 +111,8 @@ class Link:
     def send(self, message: Message, payload_bytes: int = 0) -> bytes:
         """The frame to write for this message; `payload_bytes` raw bytes must follow it (see `send_payload`).
 
-        Raises LocalProtocolError, and changes nothing, if the message may not be sent now, breaks a bound of its
-        own, or announces more payload than it may have.
+        Raises LocalProtocolError, and changes nothing, if the message may not be sent now, breaks a bound of
+        its own, or announces more payload than it may have.
         """
         kind = type(message)
         exchange = self._exchange_for(kind)
@@ -128,14 +129,14 @@ class Link:
         return wire
 
     def send_payload(self, data: bytes | bytearray | memoryview) -> None:
-        """Account for payload that is about to be written. Raises LocalProtocolError beyond what was announced."""
+        """Account for payload about to be written. Raises LocalProtocolError beyond what was announced."""
         size = data.nbytes if isinstance(data, memoryview) else len(data)
         if size > self._unsent:
             raise LocalProtocolError(f"{size} bytes of payload where {self._unsent} are left to send")
         self._unsent -= size
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what was read, b"" for the end. It is not copied: do not change it while a Payload may refer to it."""
+        """Take what was read, b"" for the end. It is not copied: leave it unchanged while a Payload shows it."""
         self._reader.feed(data)
 
     def next_event(self) -> Event:
@@ -152,7 +153,8 @@ class Link:
             self._exchange = None if self._asks else ONLY_ERROR
             raise
 
-    # -- sending -----------------------------------------------------------------------------------------------
+    # -- sending
+    # -----------------------------------------------------------------------------------------------
 
     def _exchange_for(self, kind: type[Message]) -> Exchange:
         """The exchange in which this side may send `kind` now."""
@@ -180,7 +182,8 @@ class Link:
         self._discarding = True
         self._spent = payload_bytes > SKIP_BYTES_MAX
 
-    # -- receiving ---------------------------------------------------------------------------------------------
+    # -- receiving
+    # ---------------------------------------------------------------------------------------------
 
     def _next_event(self) -> Event:
         while not self._spent:
@@ -230,20 +233,22 @@ class Link:
         """What an answerer gets; None for an upload that nobody waits for any more."""
         kind = self._table.words.get(envelope.verb)
         exchange = self._exchange
-        if exchange is None and kind is None:
+        if exchange is not None:
+            if kind not in exchange.uploads:
+                raise RemoteProtocolError(
+                    UNEXPECTED_MESSAGE, f"{envelope.verb!r} before the answer was complete"
+                )
+            return _read(exchange, kind, envelope)
+        if kind is None:
             return self._unknown(envelope)
-        if exchange is None and self._cut_short is not None and kind in self._cut_short.uploads:
+        if self._cut_short is not None and kind in self._cut_short.uploads:
             self._discard(envelope.payload_bytes)
             return None
-        if exchange is None:
-            exchange = self._table.exchanges.get(kind)
-        elif kind not in exchange.uploads:
-            exchange = None
-        if exchange is None:
-            raise RemoteProtocolError(UNEXPECTED_MESSAGE, f"{envelope.verb!r} may not stand here")
-        event = _read(exchange, kind, envelope)
-        self._exchange = exchange
-        self._cut_short = None
+        opened = self._table.exchanges.get(kind)
+        if opened is None:
+            raise RemoteProtocolError(UNEXPECTED_MESSAGE, f"{envelope.verb!r} is no request")
+        event = _read(opened, kind, envelope)
+        self._exchange, self._cut_short = opened, None
         return event
 
     def _unknown(self, envelope: Envelope) -> UnknownVerb:

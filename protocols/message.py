@@ -1,8 +1,8 @@
 """The base of every message and the table that says which message may follow which.
 
-A message is a msgspec struct whose `tag` is its verb. Unknown fields are ignored (a newer peer may send them), a
-missing field takes its default, and a wrong type or an over-long list refuses the whole message. This file
-refuses to know any particular protocol: those stand in one file each.
+A message is a msgspec struct whose `tag` is its verb. Unknown fields are ignored (a newer peer may send
+them), a missing field takes its default, and a wrong type or an over-long list refuses the whole message.
+This file refuses to know any particular protocol: those stand in one file each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Annotated
 
 import msgspec
 
-# Bounds on fields. A frame is at most HEADER_BYTES_MAX long anyway; these keep one field from being all of it.
+# Bounds on fields. A frame is at most HEADER_BYTES_MAX long anyway; these keep one field from being all of
+# it.
 PeerId = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
 NodeId = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Address = Annotated[str, msgspec.Meta(max_length=512)]
@@ -20,8 +21,9 @@ ContentId = Annotated[bytes, msgspec.Meta(min_length=4, max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
-#: Content ids in one request: 4,096 × 36 bytes = 144 KiB, well inside a frame.
+#: Content ids in one list: 4,096 × 38 bytes = 152 KiB, well inside a frame.
 CIDS_MAX = 4096
+ContentIds = Annotated[list[ContentId], msgspec.Meta(max_length=CIDS_MAX)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,18 +34,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return str(cls.__struct_config__.tag)
 
 
-class Error(Message, tag="error"):
-    """The only answer that any request may get instead of its own: a stable code, a sentence, whether to retry."""
+class Error(Message, frozen=True, tag="error"):
+    """The answer that any request may get instead of its own: a stable code, a sentence, whether to retry."""
 
     code: Annotated[str, msgspec.Meta(max_length=64)]
     message: Text = ""
     retryable: bool = False
-    details: dict[str, str | int | float | bool | list[str] | None] = {}
+    details: dict[str, str | int | float | bool | list[str] | None] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One exchange: the request, what the requester may add (`uploads`), the answers on the way, and the last one."""
+    """One exchange: a request, what its asker may add (`uploads`), answers on the way, and the final one."""
 
     request: type[Message]
     final: tuple[type[Message], ...]

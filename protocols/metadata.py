@@ -1,8 +1,8 @@
 """The metadata protocol: who is here, and what everybody knows.
 
-Hello opens every relation (genesis, version, role, addresses). Peers spread by exchange of records; facts spread as
-signed events by version-vector sync and by pushed batches. A client, which authors nothing, proposes. This file
-refuses bulk bytes: shards travel by `shard_transfer`.
+Hello opens every relation (genesis, version, role, addresses). Peers spread by exchange of records; facts
+spread as signed events by version-vector sync and by pushed batches. A client, which authors nothing,
+proposes. This file refuses bulk bytes: shards travel by `shard_transfer`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Annotated
 import msgspec
 
 from protocols.message import (
-    CIDS_MAX,
     Address,
     ContentId,
+    ContentIds,
     Count,
     Message,
     NodeId,
@@ -36,10 +36,16 @@ EVENTS_MAX = 1024
 EVENTS_BYTES_MAX = 4 << 20
 #: Blocks (manifests) beside them: a manifest of 100,000 shards with statistics is about 20 MiB.
 BLOCK_BYTES_MAX = 32 << 20
-#: (author, session) pairs in a version vector.
-AUTHORS_MAX = 16384
+#: (author, session) pairs in a version vector: 82 bytes each, 0.64 MiB in all, so that a Sync fits a header.
+AUTHORS_MAX = 8192
 
 Role = Annotated[str, msgspec.Meta(max_length=16)]
+Addresses = Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES_MAX)]
+#: Content id of the swarm's first event, or empty.
+Genesis = Annotated[bytes, msgspec.Meta(max_length=64)]
+Fingerprint = Annotated[bytes, msgspec.Meta(max_length=32)]
+Sizes = Annotated[list[Count], msgspec.Meta(max_length=EVENTS_MAX)]
+EventIds = Annotated[list[ContentId], msgspec.Meta(max_length=EVENTS_MAX)]
 
 
 class PeerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,36 +54,41 @@ class PeerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     peer_id: PeerId
     node_id: NodeId
     role: Role
-    addresses: Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES_MAX)] = []
+    addresses: Addresses = msgspec.field(default_factory=list)
 
 
-class Hello(Message, tag="hello"):
+PeerRecords = Annotated[list[PeerRecord], msgspec.Meta(max_length=PEERS_MAX)]
+
+
+class Hello(Message, frozen=True, tag="hello"):
     """First word on a new relation. `genesis` is empty from a newcomer, who will take the other's."""
 
     node_id: NodeId
     role: Role
     agent: Text = ""
-    genesis: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
-    addresses: Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES_MAX)] = []
+    genesis: Genesis = b""
+    addresses: Addresses = msgspec.field(default_factory=list)
 
 
-class Welcome(Message, tag="welcome"):
+class Welcome(Message, frozen=True, tag="welcome"):
     """The answer to Hello, in the same words, with every peer the answerer knows."""
 
     node_id: NodeId
     role: Role
     agent: Text = ""
-    genesis: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
-    addresses: Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES_MAX)] = []
-    peers: Annotated[list[PeerRecord], msgspec.Meta(max_length=PEERS_MAX)] = []
+    genesis: Genesis = b""
+    addresses: Addresses = msgspec.field(default_factory=list)
+    peers: PeerRecords = msgspec.field(default_factory=list)
 
 
-class AskPeers(Message, tag="ask_peers"):
+class AskPeers(Message, frozen=True, tag="ask_peers"):
     """Who else is there?"""
 
 
-class Peers(Message, tag="peers"):
-    peers: Annotated[list[PeerRecord], msgspec.Meta(max_length=PEERS_MAX)] = []
+class Peers(Message, frozen=True, tag="peers"):
+    """Every peer the answerer knows."""
+
+    peers: PeerRecords = msgspec.field(default_factory=list)
 
 
 class AuthorMark(msgspec.Struct, frozen=True, array_like=True):
@@ -88,81 +99,85 @@ class AuthorMark(msgspec.Struct, frozen=True, array_like=True):
     next: Count
 
 
-class Sync(Message, tag="sync"):
+Marks = Annotated[list[AuthorMark], msgspec.Meta(max_length=AUTHORS_MAX)]
+
+
+class Sync(Message, frozen=True, tag="sync"):
     """What I have. Equal count and fingerprint end it in one answer; else the answer streams what I lack."""
 
-    genesis: Annotated[bytes, msgspec.Meta(max_length=64)]
+    genesis: Genesis
     count: Count
-    fingerprint: Annotated[bytes, msgspec.Meta(max_length=32)]
-    marks: Annotated[list[AuthorMark], msgspec.Meta(max_length=AUTHORS_MAX)] = []
+    fingerprint: Fingerprint
+    marks: Marks = msgspec.field(default_factory=list)
 
 
-class Events(Message, tag="events"):
-    """A batch of signed events in (height, id) order; the payload is the wire events one after another, cut by `sizes`."""
+class Events(Message, frozen=True, tag="events"):
+    """A batch of signed events in (height, id) order: the payload is the wire events, cut by `sizes` (bytes)."""
 
-    sizes: Annotated[list[Count], msgspec.Meta(max_length=EVENTS_MAX)]
+    sizes: Sizes
 
 
-class Synced(Message, tag="synced"):
+class Synced(Message, frozen=True, tag="synced"):
     """The end of a sync: what the answerer has, so that the asker can push back what the answerer lacks."""
 
     count: Count
-    fingerprint: Annotated[bytes, msgspec.Meta(max_length=32)]
-    marks: Annotated[list[AuthorMark], msgspec.Meta(max_length=AUTHORS_MAX)] = []
+    fingerprint: Fingerprint
+    marks: Marks = msgspec.field(default_factory=list)
 
 
-class Push(Message, tag="push"):
+class Push(Message, frozen=True, tag="push"):
     """New events, payload as in Events. The answer comes when they are on the receiver's disk."""
 
-    sizes: Annotated[list[Count], msgspec.Meta(max_length=EVENTS_MAX)]
+    sizes: Sizes
 
 
-class Stored(Message, tag="stored"):
-    """`durable` of the pushed events are on disk here; `waiting` for parents or blocks; `refused` are invalid."""
+class Stored(Message, frozen=True, tag="stored"):
+    """Of the pushed events: `durable` on disk here, `waiting` for parents or blocks, `refused` as invalid."""
 
-    durable: Annotated[list[ContentId], msgspec.Meta(max_length=EVENTS_MAX)] = []
-    waiting: Annotated[list[ContentId], msgspec.Meta(max_length=EVENTS_MAX)] = []
-    refused: Annotated[list[ContentId], msgspec.Meta(max_length=EVENTS_MAX)] = []
+    durable: EventIds = msgspec.field(default_factory=list)
+    waiting: EventIds = msgspec.field(default_factory=list)
+    refused: EventIds = msgspec.field(default_factory=list)
 
 
-class WantBlock(Message, tag="want_block"):
+class WantBlock(Message, frozen=True, tag="want_block"):
     """One small content-addressed record (a manifest)."""
 
     cid: ContentId
 
 
-class Block(Message, tag="block"):
+class Block(Message, frozen=True, tag="block"):
     """The record's bytes are the payload; absent (`found` false) means that this peer does not have it."""
 
     cid: ContentId
     found: bool = True
 
 
-class Propose(Message, tag="propose"):
+class Propose(Message, frozen=True, tag="propose"):
     """A client's signed wish, for a coordinator to wrap in its own event.
 
-    `kind` is define, publish or delete; the payload is the DAG-CBOR body and `signature` is the client's over it.
+    `kind` is define, publish or delete; the payload is the DAG-CBOR body and `signature` is the client's over
+    it.
     """
 
     kind: Annotated[str, msgspec.Meta(max_length=16)]
     signature: Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
-class Accepted(Message, tag="accepted"):
+class Accepted(Message, frozen=True, tag="accepted"):
     """The proposal stands as this event, durable as promised; the payload is the DAG-CBOR answer."""
 
     event: ContentId = b"\x00\x00\x00\x00"
 
 
-class AskTicket(Message, tag="ask_ticket"):
+class AskTicket(Message, frozen=True, tag="ask_ticket"):
     """A client asks a coordinator for leave to push these shards to their holders."""
 
     dataset_id: Text
-    cids: Annotated[list[ContentId], msgspec.Meta(max_length=CIDS_MAX)]
+    cids: ContentIds
     bytes: Count
 
 
-class Ticket(Message, tag="ticket"):
+class Ticket(Message, frozen=True, tag="ticket"):
     """Signed leave to push (dataset, ids, bytes, expiry), shown to each holder with the push."""
 
     ticket: Annotated[bytes, msgspec.Meta(max_length=512 << 10)]

@@ -1,8 +1,8 @@
 """The query protocol: one fragment of SQL over shards that lie here, Arrow back.
 
-A fragment is one SELECT over named tables, each of them a list of shards; the holder checks it again and runs it in
-a fenced process. Batches stream as Arrow IPC; the last word carries the counts that EXPLAIN shows. Closing the
-stream cancels. This file refuses anything but reading.
+A fragment is one SELECT over named tables, each of them a list of shards; the holder checks it again and runs
+it in a fenced process. Batches stream as Arrow IPC; the last word carries the counts that EXPLAIN shows.
+Closing the stream cancels. This file refuses anything but reading.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.message import CIDS_MAX, ContentId, Count, Message, ProtocolSpec, Text, Verb
+from protocols.message import ContentIds, Count, Message, ProtocolSpec, Text, Verb
 
 PROTOCOL_ID = "/p2pnode/query/1.0.0"
 
@@ -30,24 +30,26 @@ class FragmentTable(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     name: Text
-    cids: Annotated[list[ContentId], msgspec.Meta(max_length=CIDS_MAX)]
-    columns: Annotated[list[tuple[str, str]], msgspec.Meta(max_length=4096)] = []
+    cids: ContentIds
+    columns: Annotated[list[tuple[str, str]], msgspec.Meta(max_length=4096)] = msgspec.field(
+        default_factory=list
+    )
     format: Annotated[str, msgspec.Meta(max_length=16)] = "parquet"
 
 
-class Run(Message, tag="run"):
-    """Run this SELECT. `timeout_ms` counts from its arrival; `rows_max` (0: none) ends it with an error beyond."""
+class Run(Message, frozen=True, tag="run"):
+    """Run this SELECT over these tables. `timeout_ms` counts from its arrival."""
 
     sql: Annotated[str, msgspec.Meta(max_length=SQL_BYTES_MAX)]
     tables: Annotated[list[FragmentTable], msgspec.Meta(max_length=TABLES_MAX)]
     timeout_ms: Count = 60_000
 
 
-class Batch(Message, tag="batch"):
+class Batch(Message, frozen=True, tag="batch"):
     """The payload is the next piece of one Arrow IPC stream (schema, batches, end)."""
 
 
-class Done(Message, tag="done"):
+class Done(Message, frozen=True, tag="done"):
     """The fragment is complete: every named shard was read."""
 
     rows: Count

@@ -1,8 +1,8 @@
 """The shard-transfer protocol: whole files by content id, verified chunk by chunk, resumable from any byte.
 
-A shard is named by the root of its chunk tree (1 MiB chunks, BLAKE3), so a receiver that has the outline can check
-each chunk as it comes and ask for any range from anybody. This file refuses trust: a receipt is what the receiver
-found for itself.
+A shard is named by the root of its chunk tree (1 MiB chunks, BLAKE3), so a receiver that has the outline can
+check each chunk as it comes and ask for any range from anybody. This file refuses trust: a receipt is what
+the receiver found for itself.
 """
 
 from __future__ import annotations
@@ -11,43 +11,44 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.message import CIDS_MAX, ContentId, Count, Message, ProtocolSpec, Text, Verb
+from protocols.message import ContentId, ContentIds, Count, Message, ProtocolSpec, Text, Verb
 
 PROTOCOL_ID = "/p2pnode/shard-transfer/1.0.0"
 
 #: One chunk of the content tree; fixed by the content-id layout (unixfs-v1-2025).
 CHUNK_BYTES = 1 << 20
-#: The largest shard: 1024 × 1024 chunks would be two levels of links; 64 GiB is far past a sensible Parquet file.
+#: The largest shard: 1024 × 1024 chunks would be two levels of links; 64 GiB is far past a sensible Parquet
+#: file.
 SHARD_BYTES_MAX = 64 << 30
 #: The outline of the largest shard: 32 bytes a chunk.
 OUTLINE_BYTES_MAX = SHARD_BYTES_MAX // CHUNK_BYTES * 32
 
 
-class Have(Message, tag="have"):
+class Have(Message, frozen=True, tag="have"):
     """Which of these do you hold, verified?"""
 
-    cids: Annotated[list[ContentId], msgspec.Meta(max_length=CIDS_MAX)]
+    cids: ContentIds
 
 
-class Holding(Message, tag="holding"):
+class Holding(Message, frozen=True, tag="holding"):
     """`present[i]` answers `cids[i]`."""
 
     present: Annotated[list[bool], msgspec.Meta(max_length=CIDS_MAX)]
 
 
-class AskOutline(Message, tag="ask_outline"):
+class AskOutline(Message, frozen=True, tag="ask_outline"):
     """The chunk hashes of a shard."""
 
     cid: ContentId
 
 
-class Outline(Message, tag="outline"):
-    """The payload is the BLAKE3 digests of the chunks in order, 32 bytes each; they fold to the content id."""
+class Outline(Message, frozen=True, tag="outline"):
+    """The payload is the chunks' BLAKE3 digests in order, 32 bytes each; they fold to the content id."""
 
     size: Count
 
 
-class Get(Message, tag="get"):
+class Get(Message, frozen=True, tag="get"):
     """Bytes `offset` .. `offset+length` of a shard (to its end when `length` is 0)."""
 
     cid: ContentId
@@ -55,15 +56,15 @@ class Get(Message, tag="get"):
     length: Count = 0
 
 
-class Bytes(Message, tag="bytes"):
+class Bytes(Message, frozen=True, tag="bytes"):
     """The answer to Get: the payload is the range; `size` is the whole shard's."""
 
     size: Count
     offset: Count = 0
 
 
-class Put(Message, tag="put"):
-    """I shall send you this shard. The payload is its outline; `ticket` is a client's leave, empty from a member."""
+class Put(Message, frozen=True, tag="put"):
+    """I shall send you this shard. The payload is its outline; `ticket` is a client's leave, else empty."""
 
     cid: ContentId
     size: Count
@@ -71,19 +72,19 @@ class Put(Message, tag="put"):
     ticket: Annotated[bytes, msgspec.Meta(max_length=512 << 10)] = b""
 
 
-class Ready(Message, tag="ready"):
-    """Send from this byte on (chunks before it are already here and verified); `size` when nothing is lacking."""
+class Ready(Message, frozen=True, tag="ready"):
+    """Send from this byte on (what lies before it is here and verified); `size` when nothing is lacking."""
 
     offset: Count
 
 
-class Piece(Message, tag="piece"):
+class Piece(Message, frozen=True, tag="piece"):
     """The payload is the shard from `offset` to its end."""
 
     offset: Count
 
 
-class Receipt(Message, tag="receipt"):
+class Receipt(Message, frozen=True, tag="receipt"):
     """It is on my disk, verified and synced, and this is what I found in it.
 
     The payload is the DAG-CBOR of (cid, rows, bytes, statistics); `signature` is the holder's over it.
@@ -92,12 +93,12 @@ class Receipt(Message, tag="receipt"):
     signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
-class Pull(Message, tag="pull"):
+class Pull(Message, frozen=True, tag="pull"):
     """Fetch this shard from any of these peers and keep it (a repair or a late replica)."""
 
     cid: ContentId
     format: Annotated[str, msgspec.Meta(max_length=16)] = "parquet"
-    sources: Annotated[list[Text], msgspec.Meta(max_length=64)] = []
+    sources: Annotated[list[Text], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
 
 
 SHARD_TRANSFER = ProtocolSpec(

@@ -1,7 +1,7 @@
 """Which message may stand where: the tables that a `ProtocolSpec` means, made once for both sides.
 
-A stream carries exchanges one after the other: the asker's request, then its uploads and the answerer's replies in
-either direction's own time, then one final answer. `Error` may be the final answer to anything.
+A stream carries exchanges one after the other: the asker's request, then its uploads and the answerer's
+replies in either direction's own time, then one final answer. `Error` may be the final answer to anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from protocols.message import Error, Message, ProtocolSpec, Verb
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One row: after the request, what either side may say, what ends it, and how much payload each may announce."""
+    """One row: after the request, what either side may say, what ends it, and the payload each may have."""
 
     uploads: frozenset[type[Message]]
     answers: frozenset[type[Message]]
