@@ -73,7 +73,7 @@ class FrameReader:
         return bool(self._chunk) or self._prefix_bytes > 0 or self._length >= 0
 
     def header(self) -> bytes | bytearray | memoryview | None:
-        """The next whole header, or None. Raises RemoteProtocolError if its length is malformed or too large."""
+        """The next whole header, or None. Raises RemoteProtocolError if its length is bad or too large."""
         if self._length < 0 and not self._read_prefix():
             return None
         missing = self._length - len(self._partial)

@@ -136,7 +136,7 @@ class Link:
         self._unsent -= size
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what was read, b"" for the end. It is not copied: leave it unchanged while a Payload shows it."""
+        """Take what was read, b"" for the end. It is not copied: let it be while a Payload shows it."""
         self._reader.feed(data)
 
     def next_event(self) -> Event:

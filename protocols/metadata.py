@@ -112,7 +112,7 @@ class Sync(Message, frozen=True, tag="sync"):
 
 
 class Events(Message, frozen=True, tag="events"):
-    """A batch of signed events in (height, id) order: the payload is the wire events, cut by `sizes` (bytes)."""
+    """Signed events in (height, id) order: the payload is the wire events, cut by `sizes` (bytes)."""
 
     sizes: Sizes
 

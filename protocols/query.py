@@ -23,6 +23,11 @@ BATCH_BYTES_MAX = 8 << 20
 TABLES_MAX = 64
 
 
+#: (name, DuckDB type) pairs; a wider table than this is a mistake.
+COLUMNS_MAX = 4096
+Columns = Annotated[list[tuple[Text, Text]], msgspec.Meta(max_length=COLUMNS_MAX)]
+
+
 class FragmentTable(msgspec.Struct, frozen=True, omit_defaults=True):
     """A table as the fragment's SQL names it: the union of these shards, seen through `columns`.
 
@@ -31,9 +36,7 @@ class FragmentTable(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: Text
     cids: ContentIds
-    columns: Annotated[list[tuple[str, str]], msgspec.Meta(max_length=4096)] = msgspec.field(
-        default_factory=list
-    )
+    columns: Columns = msgspec.field(default_factory=list)
     format: Annotated[str, msgspec.Meta(max_length=16)] = "parquet"
 
 

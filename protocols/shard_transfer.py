@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.message import ContentId, ContentIds, Count, Message, ProtocolSpec, Text, Verb
+from protocols.message import CIDS_MAX, ContentId, ContentIds, Count, Message, ProtocolSpec, Text, Verb
 
 PROTOCOL_ID = "/p2pnode/shard-transfer/1.0.0"
 
