@@ -94,10 +94,13 @@ class Link:
         self._exchange: Exchange | None = None
         #: Ended by our Error: its uploads may still be on their way.
         self._cut_short: Exchange | None = None
+        #: Bytes of announced payload that this side still has to send, and has still to receive.
         self._unsent = 0
         self._unread = 0
+        #: Between a message with payload and its PayloadEnd; `_discarding` if nobody wants to see it.
         self._payload_open = False
         self._discarding = False
+        #: What is still to come is too much to skip.
         self._spent = False
         self._failure: RemoteProtocolError | None = None
 
@@ -153,9 +156,6 @@ class Link:
             self._exchange = None if self._asks else ONLY_ERROR
             raise
 
-    # -- sending
-    # -----------------------------------------------------------------------------------------------
-
     def _exchange_for(self, kind: type[Message]) -> Exchange:
         """The exchange in which this side may send `kind` now."""
         exchange = self._exchange
@@ -175,15 +175,8 @@ class Link:
         self._exchange = None
         if early:
             self._cut_short = exchange
-        if self._payload_open:
-            self._discard(self._unread)
-
-    def _discard(self, payload_bytes: int) -> None:
         self._discarding = True
-        self._spent = payload_bytes > SKIP_BYTES_MAX
-
-    # -- receiving
-    # ---------------------------------------------------------------------------------------------
+        self._spent = self._unread > SKIP_BYTES_MAX
 
     def _next_event(self) -> Event:
         while not self._spent:
@@ -198,7 +191,6 @@ class Link:
                 self._payload_open = False
                 if not self._discarding:
                     return _PAYLOAD_END
-                self._discarding = False
             else:
                 header = self._reader.header()
                 if header is None:
@@ -207,6 +199,7 @@ class Link:
                 event = self._answer(envelope) if self._asks else self._request_or_upload(envelope)
                 self._unread = envelope.payload_bytes
                 self._payload_open = self._unread > 0
+                self._discarding = not isinstance(event, Received)
                 if event is not None:
                     return event
         return _CLOSED
@@ -242,7 +235,7 @@ class Link:
         if kind is None:
             return self._unknown(envelope)
         if self._cut_short is not None and kind in self._cut_short.uploads:
-            self._discard(envelope.payload_bytes)
+            self._spent = envelope.payload_bytes > SKIP_BYTES_MAX
             return None
         opened = self._table.exchanges.get(kind)
         if opened is None:
@@ -257,7 +250,6 @@ class Link:
                 PAYLOAD_TOO_LARGE, f"{envelope.verb!r} is unknown, and its payload too large to skip"
             )
         self._exchange = ONLY_ERROR
-        self._discarding = envelope.payload_bytes > 0
         return UnknownVerb(envelope.verb)
 
 
