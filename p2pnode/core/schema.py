@@ -93,7 +93,7 @@ def parse_type(word: str) -> pa.DataType:
             return pa.decimal128(digits, scale)
     raise UsageError(
         f"{word!r} is no column type",
-        advice="Try integer, float, string, boolean, binary, date, time, timestamp, uuid, decimal(p,s), float[].",
+        advice="Try integer, float, string, boolean, binary, date, time, timestamp, decimal(p,s), float[].",
     )
 
 
