@@ -1,0 +1,229 @@
+"""What the swarm knows, folded from its set of events: members, names, datasets and their versions.
+
+The fold depends on the set alone, never on the order in which events came; `apply` is its incremental form.
+
+- A member is what its own last `up` or `leave` says, last by (height, id). Of several present members with
+  one node_id the one that claimed it first since it came keeps it; the others are found by peer id.
+- A dataset exists as long as one of its define or version events is not named by a delete: deletes take away
+  what their author had seen, so a concurrent addition wins. Of two with one name the earlier claim has it.
+- A version takes the place of those it names in `over`; those whose place nobody took are its *tips*. Tips
+  that only add shards to one common root fold to their union. Otherwise the highest tip (height, id) wins,
+  with those that unite with it, and the rest stay visible as siblings (`versions` does this).
+
+Manifests come from outside by content id (the clock admits a version only when its block is here). One that
+does not read, or is of another dataset, counts as a version without content. This file refuses IO.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import libipld
+
+from p2pnode.core import records
+from p2pnode.core.event import Event
+from p2pnode.core.model import DatasetRecord, Manifest, Member
+from p2pnode.core.versions import VersionHistory
+
+Manifests = Callable[[bytes], Manifest | None]
+_Order = tuple[int, bytes]
+
+
+@dataclass(slots=True)
+class _Presence:
+    """A peer's own words about itself."""
+
+    ups: dict[_Order, Member] = field(default_factory=dict)
+    leaves: set[_Order] = field(default_factory=set)
+
+    def member(self) -> Member:
+        last_up = max(self.ups)
+        gone = bool(self.leaves) and max(self.leaves) > last_up
+        return replace(self.ups[last_up], left=gone)
+
+    def claim(self, node_id: str) -> _Order:
+        """When it took its node_id: the first `up` with it since it last left."""
+        since = max(self.leaves, default=(0, b""))
+        return min(order for order, up in self.ups.items() if order > since and up.node_id == node_id)
+
+
+@dataclass(slots=True)
+class _Dataset:
+    dataset_id: str
+    history: VersionHistory
+    defines: dict[_Order, records.Definition] = field(default_factory=dict)
+    deleted: set[bytes] = field(default_factory=set)
+
+    def live_defines(self) -> dict[_Order, records.Definition]:
+        return {order: said for order, said in self.defines.items() if order[1] not in self.deleted}
+
+    def exists(self) -> bool:
+        return bool(self.defines) and bool(self.live_defines() or self.history.events - self.deleted)
+
+    def claim(self) -> tuple[_Order, records.Definition]:
+        """What is said of it now, and since when it has its name."""
+        defines = self.live_defines() or self.defines
+        current = defines[max(defines)]
+        return min(order for order, said in defines.items() if said.name == current.name), current
+
+    def record(self) -> DatasetRecord:
+        _, said = self.claim()
+        folded = self.history.fold(self.deleted)
+        return DatasetRecord(
+            dataset_id=self.dataset_id,
+            name=said.name,
+            description=said.description,
+            schema=said.schema,
+            version=folded.version,
+            manifest=folded.manifest,
+            siblings=folded.siblings,
+        )
+
+
+class Catalog:
+    """The state. Lookups cost what they return; folding one event costs what it touches."""
+
+    def __init__(self, manifests: Manifests) -> None:
+        self._manifests = manifests
+        self._presence: dict[str, _Presence] = {}
+        self._datasets: dict[str, _Dataset] = {}
+        self._records: dict[str, DatasetRecord] = {}
+        self._names: dict[str, str] | None = None
+
+    @classmethod
+    def fold(cls, events: Iterable[Event], manifests: Manifests) -> Catalog:
+        """The state of a set of events, from scratch."""
+        catalog = cls(manifests)
+        for event in events:
+            catalog.apply(event)
+        return catalog
+
+    def apply(self, event: Event) -> None:
+        """Add one event that the clock admitted. Applying it twice changes nothing."""
+        if event.kind == records.UP:
+            self._presence.setdefault(event.author, _Presence()).ups[event.order] = records.read_up(event)
+        elif event.kind == records.LEAVE:
+            self._presence.setdefault(event.author, _Presence()).leaves.add(event.order)
+        elif event.kind in (records.DEFINE, records.VERSION, records.DELETE):
+            self._apply_to_dataset(event)
+
+    def _apply_to_dataset(self, event: Event) -> None:
+        dataset_id = event.object_id
+        dataset = self._datasets.get(dataset_id)
+        if dataset is None:
+            dataset = _Dataset(dataset_id, VersionHistory(dataset_id, self._manifests))
+            self._datasets[dataset_id] = dataset
+        if event.kind == records.DEFINE:
+            dataset.defines[event.order] = records.read_define(event)
+        elif event.kind == records.VERSION:
+            dataset.history.add(event.order, records.read_version(event))
+        else:
+            dataset.deleted.update(records.read_delete(event))
+        self._records.pop(dataset_id, None)
+        self._names = None
+
+    # -- members -------------------------------------------------------------------------------------------
+
+    def members(self) -> list[Member]:
+        """Those who have not left, by peer id."""
+        return [member for member in self.everyone() if not member.left]
+
+    def everyone(self) -> list[Member]:
+        """Members present and past, by peer id."""
+        return [words.member() for _, words in sorted(self._presence.items()) if words.ups]
+
+    def member(self, peer_id: str) -> Member | None:
+        """The member with that peer id, also when it has left."""
+        words = self._presence.get(peer_id)
+        return words.member() if words and words.ups else None
+
+    def member_named(self, node_id: str) -> Member | None:
+        """The present member that owns that node_id."""
+        claims = [
+            (self._presence[member.peer_id].claim(node_id), member.peer_id)
+            for member in self.members()
+            if member.node_id == node_id
+        ]
+        return self.member(min(claims)[1]) if claims else None
+
+    # -- datasets ------------------------------------------------------------------------------------------
+
+    def datasets(self) -> list[DatasetRecord]:
+        """All that exist, by name and id; one that lost its name to an earlier one is here too."""
+        found = [self._record(dataset) for dataset in self._datasets.values() if dataset.exists()]
+        return sorted(found, key=lambda record: (record.name, record.dataset_id))
+
+    def dataset(self, name_or_id: str) -> DatasetRecord | None:
+        """The dataset with that id, else the one that owns that name."""
+        dataset = self._datasets.get(name_or_id)
+        if dataset is None or not dataset.exists():
+            dataset = self._datasets.get(self._owners().get(name_or_id, ""))
+        return None if dataset is None else self._record(dataset)
+
+    def observed(self, dataset_id: str) -> tuple[bytes, ...]:
+        """The events that a delete must name to take away the dataset as it is known here."""
+        dataset = self._datasets.get(dataset_id)
+        if dataset is None:
+            return ()
+        defines = (order[1] for order in dataset.live_defines())
+        return tuple(sorted({*defines, *dataset.history.tips(dataset.deleted)}))
+
+    def tips(self, dataset_id: str) -> tuple[bytes, ...]:
+        """The version events that nothing replaced yet; sorted."""
+        dataset = self._datasets.get(dataset_id)
+        return dataset.history.tips(dataset.deleted) if dataset else ()
+
+    def tips_behind(self, dataset_id: str, version: bytes) -> tuple[bytes, ...] | None:
+        """The version events that folded to `version` (a content id some `DatasetRecord.version` showed),
+        or None.
+        """
+        dataset = self._datasets.get(dataset_id)
+        return dataset.history.tips_behind(version) if dataset else None
+
+    def versions(self, dataset_id: str) -> list[tuple[bytes, records.Version]]:
+        """Every version event of a dataset with its id, oldest first: what time travel chooses from."""
+        dataset = self._datasets.get(dataset_id)
+        return dataset.history.listed() if dataset else []
+
+    def digest(self) -> bytes:
+        """32 bytes that are equal for equal states."""
+        members = [
+            [
+                m.peer_id,
+                m.node_id,
+                m.role.value,
+                m.region,
+                m.weight,
+                m.left,
+                m.up,
+                *m.addresses,
+                *m.capabilities,
+            ]
+            for m in self.everyone()
+        ]
+        datasets = [
+            [r.dataset_id, r.name, r.description, r.schema, r.version, *r.siblings, *self.tips(r.dataset_id)]
+            for r in self.datasets()
+        ]
+        names = [list(pair) for pair in sorted(self._owners().items())]
+        return hashlib.sha256(libipld.encode_dag_cbor([members, names, datasets])).digest()
+
+    def _record(self, dataset: _Dataset) -> DatasetRecord:
+        record = self._records.get(dataset.dataset_id)
+        if record is None:
+            record = self._records[dataset.dataset_id] = dataset.record()
+        return record
+
+    def _owners(self) -> dict[str, str]:
+        """name -> dataset id."""
+        if self._names is None:
+            claims: dict[str, tuple[_Order, str]] = {}
+            for dataset in self._datasets.values():
+                if dataset.exists():
+                    since, said = dataset.claim()
+                    claim = (since, dataset.dataset_id)
+                    claims[said.name] = min(claim, claims.get(said.name, claim))
+            self._names = {name: dataset_id for name, (_, dataset_id) in claims.items()}
+        return self._names

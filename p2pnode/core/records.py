@@ -1,0 +1,296 @@
+"""Payloads of events and the manifest block, to DAG-CBOR and back, checked field by field.
+
+    genesis {name, open}          up {node_id, role, addresses, region, weight, capabilities}      leave {}
+    define {name, description, schema}      version {manifest, base, append, over}      delete {versions}
+
+`over` names the version events that a version replaces, and `versions` the define and version events that a
+delete takes away: each exactly what its author had seen, so that whatever happened meanwhile survives. A
+reader ignores fields that it does not know (a newer peer may add some) and refuses a missing or wrong one
+with BadEvent, so a known kind in the clock always reads. What the records do to each other stands in
+`catalog`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import libipld
+
+from p2pnode.core.cid import BadContentId, check_cid
+from p2pnode.core.event import BadEvent, Event, is_link
+from p2pnode.core.model import Column, ColumnStats, Manifest, Member, NodeRole, Scalar, ShardEntry
+from p2pnode.errors import IntegrityError, UsageError
+
+T = TypeVar("T")
+
+GENESIS = "genesis"
+UP = "up"
+LEAVE = "leave"
+DEFINE = "define"
+VERSION = "version"
+DELETE = "delete"
+
+#: Format of the manifest block; a reader refuses a higher one.
+MANIFEST_FORMAT = 1
+#: Text bounds, in characters. Names are SQL identifiers, descriptions a paragraph.
+NAME_CHARS_MAX = 128
+DESCRIPTION_CHARS_MAX = 4096
+ADDRESS_CHARS_MAX = 512
+ADDRESSES_MAX = 16
+CAPABILITIES_MAX = 64
+#: Event ids in one `over` or `versions`: 1,024 × 41 bytes fit a payload.
+OBSERVED_MAX = 1024
+#: Weights in thousandths: a member may count for a thousand others, not for everybody.
+WEIGHT_MAX = 1_000_000
+_COUNT_MAX = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a define event says. `schema` is an Arrow IPC schema message, empty if none was declared."""
+
+    name: str
+    description: str = ""
+    schema: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a version event says: its manifest block, and the version events whose place it takes."""
+
+    manifest: bytes
+    base: bytes | None = None
+    #: It adds shards to what it stands on, so concurrent ones fold to their union.
+    append: bool = False
+    over: tuple[bytes, ...] = ()
+
+
+def genesis_body(name: str, *, open_swarm: bool) -> dict[str, Any]:
+    return {"name": name, "open": open_swarm}
+
+
+def up_body(member: Member) -> dict[str, Any]:
+    """The `up` payload of a member record (its peer id is the event's object, `up` and `left` follow from
+    the event).
+    """
+    return {
+        "node_id": member.node_id,
+        "role": member.role.value,
+        "addresses": list(member.addresses),
+        "region": member.region,
+        "weight": member.weight,
+        "capabilities": list(member.capabilities),
+    }
+
+
+def define_body(definition: Definition) -> dict[str, Any]:
+    return {"name": definition.name, "description": definition.description, "schema": definition.schema}
+
+
+def version_body(version: Version) -> dict[str, Any]:
+    return {
+        "manifest": version.manifest,
+        "base": version.base,
+        "append": version.append,
+        "over": sorted(version.over),
+    }
+
+
+def delete_body(observed: Iterable[bytes]) -> dict[str, Any]:
+    return {"versions": sorted(observed)}
+
+
+def read_up(event: Event) -> Member:
+    """The member record that this `up` event signs. Raises BadEvent."""
+    body = event.body
+    try:
+        role = NodeRole(_field(body, "role", str))
+    except ValueError as error:
+        raise BadEvent(f"up: {error}") from error
+    if not role.is_member:
+        raise BadEvent("up: a client has no member record")
+    weight = _field(body, "weight", int)
+    if not 1 <= weight <= WEIGHT_MAX:
+        raise BadEvent(f"up: weight {weight} is not 1…{WEIGHT_MAX} thousandths")
+    return Member(
+        peer_id=event.author,
+        node_id=_text(body, "node_id", NAME_CHARS_MAX, least=1),
+        role=role,
+        addresses=_texts(body, "addresses", ADDRESSES_MAX, ADDRESS_CHARS_MAX),
+        region=_text(body, "region", NAME_CHARS_MAX),
+        weight=weight,
+        capabilities=_texts(body, "capabilities", CAPABILITIES_MAX, NAME_CHARS_MAX),
+        up=event.id,
+    )
+
+
+def read_define(event: Event) -> Definition:
+    """Raises BadEvent."""
+    body = event.body
+    return Definition(
+        name=_text(body, "name", NAME_CHARS_MAX, least=1),
+        description=_text(body, "description", DESCRIPTION_CHARS_MAX),
+        schema=_field(body, "schema", bytes),
+    )
+
+
+def read_version(event: Event) -> Version:
+    """Raises BadEvent."""
+    body = event.body
+    manifest, base = _field(body, "manifest", bytes), body.get("base")
+    if not is_link(manifest) or not (base is None or is_link(base)):
+        raise BadEvent("version: manifest and base must be ids of records")
+    return Version(manifest, base, _field(body, "append", bool), _observed(body, "over"))
+
+
+def read_delete(event: Event) -> tuple[bytes, ...]:
+    """The event ids that it takes away. Raises BadEvent."""
+    return _observed(event.body, "versions")
+
+
+def blocks_of(event: Event) -> tuple[bytes, ...]:
+    """Ids of the blocks that must be here before this event counts. Raises BadEvent."""
+    return (read_version(event).manifest,) if event.kind == VERSION else ()
+
+
+def check(event: Event) -> None:
+    """Raise BadEvent if a known kind's payload does not read. Unknown kinds pass: a newer peer may mint
+    them.
+    """
+    if event.kind == GENESIS:
+        _text(event.body, "name", NAME_CHARS_MAX)
+        _field(event.body, "open", bool)
+    elif event.kind in _READERS:
+        _READERS[event.kind](event)
+
+
+_READERS = {UP: read_up, DEFINE: read_define, VERSION: read_version, DELETE: read_delete}
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest block. A bound that DAG-CBOR cannot hold (an infinity, an integer beyond 64 bits)
+    becomes None, which only means that nothing is pruned by it. Raises UsageError if the policy is no plain
+    data.
+    """
+    fields = {
+        "v": MANIFEST_FORMAT,
+        "dataset": manifest.dataset_id,
+        "format": manifest.format,
+        "schema": manifest.schema,
+        "columns": [[column.name, column.type] for column in manifest.columns],
+        "shards": [
+            [
+                shard.cid,
+                shard.rows,
+                shard.bytes,
+                {
+                    name: [stats.nulls, _bound(stats.low), _bound(stats.high)]
+                    for name, stats in shard.stats.items()
+                },
+            ]
+            for shard in manifest.shards
+        ],
+        "replicas": manifest.replicas,
+        "policy": manifest.policy,
+        "base": manifest.base,
+    }
+    try:
+        return libipld.encode_dag_cbor(fields)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"The manifest cannot be encoded: {error}") from error
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """The manifest of a block whose content id was checked already. Raises IntegrityError."""
+    try:
+        fields = libipld.decode_dag_cbor(data)
+        if type(fields) is not dict or fields.get("v") != MANIFEST_FORMAT:
+            raise BadEvent("not a manifest of a known format")
+        base = fields["base"]
+        return Manifest(
+            dataset_id=_text(fields, "dataset", NAME_CHARS_MAX, least=1),
+            format=_text(fields, "format", 16, least=1),
+            schema=_field(fields, "schema", bytes),
+            columns=tuple(Column(_is(name, str), _is(kind, str)) for name, kind in fields["columns"]),
+            shards=tuple(_shard(entry) for entry in fields["shards"]),
+            replicas=_count(fields["replicas"]),
+            policy=_field(fields, "policy", dict),
+            base=None if base is None else check_cid(_is(base, bytes)),
+        )
+    except (ValueError, TypeError, KeyError, RecursionError, BadContentId) as error:
+        raise IntegrityError(f"A block is no manifest: {error}") from error
+
+
+def _shard(entry: Any) -> ShardEntry:
+    cid, rows, size, stats = entry
+    return ShardEntry(
+        cid=check_cid(_is(cid, bytes)),
+        rows=_count(rows),
+        bytes=_count(size),
+        stats={name: _stats(values) for name, values in _is(stats, dict).items()},
+    )
+
+
+def _stats(values: Any) -> ColumnStats:
+    nulls, low, high = values
+    return ColumnStats(_count(nulls), _scalar(low), _scalar(high))
+
+
+def _scalar(value: Any) -> Scalar:
+    if value is not None and type(value) not in (int, float, str, bool):
+        raise BadEvent(f"a bound of type {type(value).__name__}")
+    return value
+
+
+def _bound(value: Scalar) -> Scalar:
+    if type(value) is float and not math.isfinite(value):
+        return None
+    if type(value) is int and not -(1 << 63) <= value < 1 << 64:
+        return None
+    return value
+
+
+def _is(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise BadEvent(f"{type(value).__name__} where {kind.__name__} belongs")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not 0 <= _is(value, int) <= _COUNT_MAX:
+        raise BadEvent(f"{value} is no count")
+    return value
+
+
+def _field(body: dict[str, Any], name: str, kind: type[T]) -> T:
+    value = body.get(name)
+    if type(value) is not kind:
+        raise BadEvent(f"field {name!r} is missing or no {kind.__name__}")
+    return value
+
+
+def _text(body: dict[str, Any], name: str, most: int, *, least: int = 0) -> str:
+    value = _field(body, name, str)
+    if not least <= len(value) <= most:
+        raise BadEvent(f"field {name!r} has {len(value)} characters, not {least}…{most}")
+    return value
+
+
+def _texts(body: dict[str, Any], name: str, count_max: int, chars_max: int) -> tuple[str, ...]:
+    values = _field(body, name, list)
+    if len(values) > count_max or any(type(v) is not str or len(v) > chars_max for v in values):
+        raise BadEvent(f"field {name!r} is no list of at most {count_max} texts of {chars_max} characters")
+    return tuple(values)
+
+
+def _observed(body: dict[str, Any], name: str) -> tuple[bytes, ...]:
+    ids = _field(body, name, list)
+    if len(ids) > OBSERVED_MAX or not all(map(is_link, ids)):
+        raise BadEvent(f"field {name!r} is no list of at most {OBSERVED_MAX} event ids")
+    if any(low >= high for low, high in pairwise(ids)):
+        raise BadEvent(f"field {name!r} is not sorted and unique")
+    return tuple(ids)
