@@ -132,7 +132,7 @@ class Detector:
 
     def __init__(self, me: str, rng: random.Random, *, probe_s: float = 1.0, relays: int = RELAYS) -> None:
         """`relays` is 0 for a client, for whom members do not ping."""
-        self._me = me
+        self.me = me
         self._relays = relays
         self._rng = rng
         self._probe_s = probe_s
@@ -178,7 +178,7 @@ class Detector:
         ]
         own = [claim for claim in bad if claim.peer_id == peer_id]
         if self._left:
-            own.append(Claim(self._me, State.LEFT, self._incarnation))
+            own.append(Claim(self.me, State.LEFT, self._incarnation))
         return self._gossip.pick(own, bad, len(self._members))
 
     # -- events
@@ -186,7 +186,7 @@ class Detector:
     def set_members(self, peer_ids: Iterable[str], now: float) -> list[Command]:
         """The catalog's members who have not left. New ones are believed alive and asked at once."""
         self._senses.wake(now)
-        wanted = sorted(set(peer_ids) - {self._me})
+        wanted = sorted(set(peer_ids) - {self.me})
         for peer_id in sorted(self._members.keys() - set(wanted)):
             self._forget(peer_id)
         for peer_id in wanted:
@@ -293,7 +293,7 @@ class Detector:
         return PING_PERIODS * self._probe_s * self.stretch
 
     def _overdue(self, standing: _Standing) -> bool:
-        """Whether suspicion has lasted long enough for its evidence, the swarm's size and our own slowness."""
+        """Whether suspicion has lasted long enough for its evidence, the swarm's size and our slowness."""
         spread = max(1.0, math.log10(len(self._members) + 1))
         patience_s = PATIENCE[standing.evidence] * self._probe_s * spread * self.stretch
         return self._senses.awake >= standing.suspect_since + patience_s
@@ -381,7 +381,7 @@ class Detector:
             state = State(claim.state)
         except ValueError:  # a newer peer's word
             return
-        if claim.peer_id == self._me:
+        if claim.peer_id == self.me:
             self._defend(state, claim.incarnation)
             return
         standing = self._members.get(claim.peer_id)
@@ -405,7 +405,7 @@ class Detector:
     def _announce(self) -> None:
         """Ping some members now: every ping carries this node's standing."""
         state = State.LEFT if self._left else State.ALIVE
-        self._gossip.spread(Claim(self._me, state, self._incarnation))
+        self._gossip.spread(Claim(self.me, state, self._incarnation))
         there = [
             who for who, standing in self._members.items() if standing.state in (State.ALIVE, State.SUSPECT)
         ]
