@@ -13,7 +13,7 @@ with BadEvent, so a known kind in the clock always reads. What the records do to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -187,10 +187,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
                 shard.cid,
                 shard.rows,
                 shard.bytes,
-                {
-                    name: [stats.nulls, _bound(stats.low), _bound(stats.high)]
-                    for name, stats in shard.stats.items()
-                },
+                plain_stats(shard.stats),
             ]
             for shard in manifest.shards
         ],
@@ -231,11 +228,21 @@ def _shard(entry: Any) -> ShardEntry:
         cid=check_cid(_is(cid, bytes)),
         rows=_count(rows),
         bytes=_count(size),
-        stats={name: _stats(values) for name, values in _is(stats, dict).items()},
+        stats=read_stats(stats),
     )
 
 
-def _stats(values: Any) -> ColumnStats:
+def plain_stats(stats: Mapping[str, ColumnStats]) -> dict[str, list[Scalar]]:
+    """Statistics by column as plain data, in manifests and receipts alike."""
+    return {name: [found.nulls, _bound(found.low), _bound(found.high)] for name, found in stats.items()}
+
+
+def read_stats(plain: Any) -> dict[str, ColumnStats]:
+    """What `plain_stats` wrote. Raises BadEvent or ValueError for anything else."""
+    return {name: _column_stats(values) for name, values in _is(plain, dict).items()}
+
+
+def _column_stats(values: Any) -> ColumnStats:
     nulls, low, high = values
     return ColumnStats(_count(nulls), _scalar(low), _scalar(high))
 
