@@ -1,4 +1,4 @@
-"""Every message of every protocol, in its place: what one side sends the other receives, however it is cut."""
+"""Every message of every protocol, in its place: what one side sends the other receives, in any pieces."""
 
 from __future__ import annotations
 
