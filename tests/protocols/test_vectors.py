@@ -214,7 +214,7 @@ def header(*elements: Any) -> bytes:
     return msgpack.packb(list(elements))
 
 
-#: What an answerer of the health protocol makes of a first frame that is not quite as `encode` would write it.
+#: What an answerer of the health protocol makes of a first frame that is not quite as `encode` writes it.
 TOLERATED: list[tuple[str, bytes, dict[str, str]]] = [
     ("a field from the future", frame(header("ping", 0, PING | {"mood": 5})), {"received": "ping"}),
     ("an element from the future", frame(header("ping", 0, PING, 5)), {"received": "ping"}),
