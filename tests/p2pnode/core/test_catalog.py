@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pnode.core import records
+from p2pnode.core.catalog import Catalog
+from p2pnode.core.cid import record_cid
+from p2pnode.core.clock import MerkleClock, Verdict
+from p2pnode.core.model import Column, Manifest, NodeRole, ShardEntry
+
+
+def shard(number: int) -> ShardEntry:
+    return ShardEntry(b"\x01\x70\x1e\x20" + number.to_bytes(32, "big"), rows=10, bytes=100)
+
+
+class Writer:
+    """A replica with an author, and the blocks that all replicas share."""
+
+    blocks: dict[bytes, Manifest]
+
+    def __init__(self, pen, genesis, blocks, node_id):
+        self.pen, self.blocks, self.node_id = pen, blocks, node_id
+        self.clock = MerkleClock(genesis.id)
+        self.catalog = Catalog(blocks.get)
+        self.take(genesis)
+
+    def take(self, event):
+        for block in records.blocks_of(event):
+            self.clock.add_block(block)
+        assert self.clock.add(event).verdict is not Verdict.REFUSED
+        self.catalog.apply(event)
+        return event
+
+    def sync(self, other):
+        for event in other.clock.missing(self.clock.marks()):
+            self.take(event)
+
+    def up(self, node_id=None):
+        return self.take(self.pen.up(self.clock, node_id or self.node_id))
+
+    def write(self, kind, object_id, body):
+        return self.take(self.pen.write(self.clock, kind, object_id, body))
+
+    def define(self, dataset_id="ds-1", name="flights", description=""):
+        body = records.define_body(records.Definition(name, description))
+        return self.write(records.DEFINE, dataset_id, body)
+
+    def publish(self, *numbers, append=False, dataset_id="ds-1", columns=(), owner=None):
+        """Publish these shards, on top of what this replica sees when it appends."""
+        record = self.catalog.dataset(dataset_id)
+        old = record.manifest.shards if append and record and record.manifest else ()
+        base = record.version if record else None
+        manifest = Manifest(owner or dataset_id, "parquet", b"", columns, (*old, *map(shard, numbers)), base=base)
+        cid = record_cid(records.encode_manifest(manifest))
+        self.blocks[cid] = manifest
+        over = self.catalog.tips(dataset_id)
+        return self.write(records.VERSION, dataset_id, records.version_body(records.Version(cid, base, append, over)))
+
+    def delete(self, dataset_id="ds-1"):
+        return self.write(records.DELETE, dataset_id, records.delete_body(self.catalog.observed(dataset_id)))
+
+    def shards(self, dataset_id="ds-1"):
+        manifest = self.catalog.dataset(dataset_id).manifest
+        return [int.from_bytes(entry.cid[4:], "big") for entry in manifest.shards] if manifest else None
+
+
+@pytest.fixture
+def writers(author):
+    return make_writers(author)
+
+
+def make_writers(author, count=3):
+    pens = [author(n + 1) for n in range(count)]
+    genesis = pens[0].genesis()
+    blocks: dict[bytes, Manifest] = {}
+    writers = [Writer(pen, genesis, blocks, f"node-{n}") for n, pen in enumerate(pens)]
+    for writer in writers:
+        writer.up()
+    return writers
+
+
+def meet(*writers):
+    for _ in range(2):
+        for one in writers:
+            for other in writers:
+                one.sync(other)
+    digests = {writer.catalog.digest() for writer in writers}
+    assert len(digests) == 1
+    return writers[0]
+
+
+# -- members --
+
+
+def test_a_member_is_what_it_last_said_of_itself(writers):
+    a, b, c = writers
+    a.up("renamed")
+    b.write(records.LEAVE, b.pen.peer_id, {})
+    catalog = meet(a, b, c).catalog
+    assert {m.node_id for m in catalog.members()} == {"renamed", "node-2"}
+    assert catalog.member(b.pen.peer_id).left
+    assert catalog.member_named("node-1") is None
+    b.up()
+    assert meet(a, b, c).catalog.member_named("node-1").peer_id == b.pen.peer_id
+
+
+def test_the_first_to_claim_a_node_id_keeps_it_through_restarts(writers):
+    a, b, _ = writers
+    meet(a, b)
+    b.up("node-0")
+    a.up("node-0")
+    a.up("node-0")
+    assert meet(a, b).catalog.member_named("node-0").peer_id == a.pen.peer_id
+    assert len(a.catalog.members()) == 2, "the later one is a member still"
+    a.write(records.LEAVE, a.pen.peer_id, {})
+    assert meet(a, b).catalog.member_named("node-0").peer_id == b.pen.peer_id
+    a.up("node-0")
+    assert meet(a, b).catalog.member_named("node-0").peer_id == b.pen.peer_id, "who left has no claim"
+
+
+# -- datasets --
+
+
+def test_a_dataset_is_found_by_name_and_id(writers):
+    a = writers[0]
+    a.define(description="old")
+    a.define(description="new")
+    by_name, by_id = a.catalog.dataset("flights"), a.catalog.dataset("ds-1")
+    assert by_name == by_id
+    assert (by_name.description, by_name.version, by_name.manifest) == ("new", None, None)
+    assert a.catalog.dataset("nothing") is None
+    first = a.publish(1, 2)
+    assert a.shards() == [1, 2]
+    assert a.catalog.dataset("flights").version == records.read_version(first).manifest
+
+
+def test_the_earlier_claim_owns_a_name_and_the_loser_is_visible_by_id(writers):
+    a, b, _ = writers
+    first = a.define("ds-a", "flights")
+    a.sync(b)
+    b.up()
+    second = b.define("ds-b", "flights")
+    assert first.order < second.order
+    catalog = meet(a, b).catalog
+    assert catalog.dataset("flights").dataset_id == "ds-a"
+    assert catalog.dataset("ds-b").name == "flights"
+    assert [r.dataset_id for r in catalog.datasets()] == ["ds-a", "ds-b"]
+    a.define("ds-a", "flights", "with words")
+    assert meet(a, b).catalog.dataset("flights").dataset_id == "ds-a", "an edit is no new claim"
+    a.delete("ds-a")
+    assert meet(a, b).catalog.dataset("flights").dataset_id == "ds-b"
+
+
+def test_an_id_is_no_name_of_another(writers):
+    a = writers[0]
+    a.define("ds-a", "plain")
+    a.define("ds-b", "ds-a")
+    assert a.catalog.dataset("ds-a").name == "plain"
+
+
+def test_a_replacing_version_takes_the_place_of_what_it_saw(writers):
+    a = writers[0]
+    a.define()
+    a.publish(1, 2)
+    a.publish(3)
+    assert a.shards() == [3]
+    assert a.catalog.dataset("ds-1").siblings == ()
+    assert [said.append for _, said in a.catalog.versions("ds-1")] == [False, False]
+
+
+def test_concurrent_appends_unite(writers):
+    a, b, c = writers
+    a.define()
+    a.publish(1)
+    meet(a, b, c)
+    a.publish(2, append=True)
+    a.publish(3, append=True)
+    b.publish(4, append=True)
+    c.publish(1, append=True)
+    united = meet(a, b, c)
+    assert sorted(united.shards()) == [1, 1, 2, 3, 4], "the same content appended again counts again"
+    assert united.catalog.dataset("ds-1").siblings == ()
+    # An append to the union stands on all of it, and the union is found again by its version.
+    tips = b.catalog.tips("ds-1")
+    assert b.catalog.tips_behind("ds-1", b.catalog.dataset("ds-1").version) == tips
+    assert len(tips) == 3
+    b.publish(5, append=True)
+    assert sorted(meet(a, b, c).shards()) == [1, 1, 2, 3, 4, 5]
+    assert len(a.catalog.tips("ds-1")) == 1
+
+
+def test_first_publishes_that_append_unite(writers):
+    a, b, _ = writers
+    a.define()
+    meet(a, b)
+    a.publish(1, append=True)
+    b.publish(2, append=True)
+    assert sorted(meet(a, b).shards()) == [1, 2]
+
+
+def test_many_rounds_of_concurrent_appends_lose_nothing_and_do_not_recurse(writers):
+    a, b, _ = writers
+    a.define()
+    a.publish(0)
+    for n in range(1, 41):
+        meet(a, b)
+        a.publish(2 * n, append=True)
+        b.publish(2 * n + 1, append=True)
+    united = meet(a, b)
+    assert sorted(united.shards()) == [0, *range(2, 82)]
+    again = Catalog.fold(reversed(a.clock.events()), a.blocks.get)
+    assert again.digest() == a.catalog.digest()
+
+
+def test_a_version_that_comes_after_those_that_stand_on_it_corrects_the_union(writers):
+    a, b, _ = writers
+    a.define()
+    ground = a.publish(1, append=True)
+    meet(a, b)
+    a.publish(2, append=True)
+    b.publish(3, append=True)
+    events = meet(a, b).clock.events()
+    late = Catalog.fold([event for event in events if event != ground], a.blocks.get)
+    late.digest()
+    late.apply(ground)
+    assert late.digest() == a.catalog.digest()
+    assert sorted(entry.cid[-1] for entry in late.dataset("ds-1").manifest.shards) == [1, 2, 3]
+
+
+def test_a_replacement_and_a_concurrent_append_have_one_winner_and_a_visible_loser(writers):
+    a, b, c = writers
+    a.define()
+    a.publish(1)
+    meet(a, b, c)
+    replacing = a.publish(9)
+    appending = b.publish(2, append=True)
+    winner = max(replacing, appending, key=lambda e: e.order)
+    loser = min(replacing, appending, key=lambda e: e.order)
+    record = meet(a, b, c).catalog.dataset("ds-1")
+    assert record.version == records.read_version(winner).manifest
+    assert record.siblings == (records.read_version(loser).manifest,)
+
+
+def test_appends_with_other_columns_do_not_unite(writers):
+    a, b, _ = writers
+    a.define()
+    meet(a, b)
+    a.publish(1, append=True)
+    b.publish(2, append=True, columns=(Column("new", "BIGINT"),))
+    record = meet(a, b).catalog.dataset("ds-1")
+    assert len(record.manifest.shards) == 1
+    assert len(record.siblings) == 1
+
+
+def test_an_addition_that_the_delete_had_not_seen_wins(writers):
+    a, b, _ = writers
+    a.define()
+    a.publish(1)
+    meet(a, b)
+    a.delete()
+    assert a.catalog.dataset("flights") is None
+    assert a.catalog.datasets() == []
+    b.publish(2, append=True)
+    assert sorted(meet(a, b).shards()) == [1, 2]
+    b.delete()
+    assert meet(a, b).catalog.dataset("ds-1") is None
+
+
+def test_deleting_the_last_version_brings_no_older_one_back(writers):
+    a = writers[0]
+    a.define()
+    a.publish(1)
+    a.publish(2)
+    a.delete()
+    a.define()
+    assert a.shards() is None
+
+
+def test_a_manifest_of_another_dataset_counts_as_no_content(writers):
+    a = writers[0]
+    a.define()
+    a.publish(1)
+    a.publish(6, owner="ds-2")
+    record = a.catalog.dataset("ds-1")
+    assert (record.version, record.manifest) == (None, None)
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["append", "append", "replace", "delete", "define", "up", "leave", "sync", "sync"]),
+        st.integers(0, 2),
+        st.integers(0, 2),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=ACTIONS, order=st.randoms(use_true_random=False))
+def test_any_permutation_folds_to_the_same_state(author, actions, order):
+    writers = make_writers(author)
+    for number, (action, who, other) in enumerate(actions):
+        writer, dataset_id = writers[who], f"ds-{other}"
+        here = writer.catalog.member(writer.pen.peer_id)
+        if action == "sync":
+            writer.sync(writers[other])
+        elif action == "up":
+            writer.up(f"node-{other}")
+        elif here.left:
+            continue
+        elif action == "leave":
+            writer.write(records.LEAVE, writer.pen.peer_id, {})
+        elif action == "define":
+            writer.define(dataset_id, f"name-{number % 3}")
+        elif action == "delete":
+            writer.delete(dataset_id)
+        else:
+            writer.publish(number, append=action == "append", dataset_id=dataset_id)
+        # Looking must not change what is seen later.
+        writer.catalog.digest()
+    met = meet(*writers)
+    events = met.clock.events()
+    assert Catalog.fold(events, met.blocks.get).digest() == met.catalog.digest()
+    order.shuffle(events)
+    shuffled = Catalog(met.blocks.get)
+    for number, event in enumerate(events):
+        shuffled.apply(event)
+        if number % 3 == 0:
+            shuffled.digest()
+        if number % 5 == 0:
+            shuffled.apply(event)
+    assert shuffled.digest() == met.catalog.digest()
+    assert shuffled.datasets() == met.catalog.datasets()
+
+
+def test_a_forked_authors_later_words_do_not_count(writers):
+    a, b, _ = writers
+    meet(a, b)
+    b.sync(a)
+    one = a.pen.write(a.clock, records.DEFINE, "ds-1", records.define_body(records.Definition("one")))
+    two = a.pen.write(a.clock, records.DEFINE, "ds-2", records.define_body(records.Definition("two")))
+    for event in (one, two):
+        b.clock.add(event)
+    catalog = Catalog.fold(filter(b.clock.counts, b.clock.events()), b.blocks.get)
+    assert catalog.datasets() == []
+    assert catalog.member(a.pen.peer_id).role is NodeRole.HYBRID
+    assert replace(catalog.member(a.pen.peer_id)).left is False
