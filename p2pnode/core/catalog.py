@@ -175,13 +175,6 @@ class Catalog:
         dataset = self._datasets.get(dataset_id)
         return dataset.history.tips(dataset.deleted) if dataset else ()
 
-    def tips_behind(self, dataset_id: str, version: bytes) -> tuple[bytes, ...] | None:
-        """The version events that folded to `version` (a content id some `DatasetRecord.version` showed),
-        or None.
-        """
-        dataset = self._datasets.get(dataset_id)
-        return dataset.history.tips_behind(version) if dataset else None
-
     def versions(self, dataset_id: str) -> list[tuple[bytes, records.Version]]:
         """Every version event of a dataset with its id, oldest first: what time travel chooses from."""
         dataset = self._datasets.get(dataset_id)

@@ -18,8 +18,6 @@ from p2pnode.core.cid import record_cid
 from p2pnode.core.model import Manifest, ShardEntry
 from p2pnode.core.records import Version, encode_manifest
 
-#: Folded versions remembered with their tips: a publish names as its base what it read some minutes ago.
-REMEMBERED_MAX = 256
 #: Unions kept between folds, each as large as its manifest; the next union mostly stands on the last one.
 UNIONS_MAX = 8
 
@@ -49,7 +47,6 @@ class VersionHistory:
         self._superseded: set[bytes] = set()
         #: Several tips -> what they fold to. Emptied as soon as it may be stale.
         self._unions: dict[_Tips, Folded] = {}
-        self._behind: dict[bytes, _Tips] = {}
 
     @property
     def events(self) -> AbstractSet[bytes]:
@@ -61,7 +58,6 @@ class VersionHistory:
         if event_id in self._superseded:
             # It comes after one that stands on it, so what was folded without it may be wrong.
             self._unions.clear()
-            self._behind.clear()
         self._versions[event_id] = version
         self._orders[event_id] = order
         self._superseded.update(version.over)
@@ -69,31 +65,16 @@ class VersionHistory:
     def listed(self) -> list[tuple[bytes, Version]]:
         """All of them, oldest first by (height, id)."""
         return [
-            (event_id, self._versions[event_id])
-            for event_id in sorted(self._versions, key=self._orders.__getitem__)
+            (event_id, self._versions[event_id]) for event_id in sorted(self._versions, key=self._orders.__getitem__)
         ]
 
     def tips(self, deleted: AbstractSet[bytes] = frozenset()) -> _Tips:
         """Versions that stand: neither replaced nor deleted; sorted."""
         return tuple(sorted(self._versions.keys() - self._superseded - deleted))
 
-    def tips_behind(self, version: bytes) -> _Tips | None:
-        """The tips that folded to this version, else the one event that published it; None if unknown."""
-        known = self._behind.get(version)
-        if known is None:
-            known = next(((event_id,) for event_id, said in self.listed() if said.manifest == version), None)
-        return known
-
     def fold(self, deleted: AbstractSet[bytes] = frozenset()) -> Folded:
         """What stands now."""
-        tips = self.tips(deleted)
-        folded = self._fold(tips)
-        if folded.version is not None:
-            self._behind.pop(folded.version, None)
-            self._behind[folded.version] = tips
-            while len(self._behind) > REMEMBERED_MAX:
-                del self._behind[next(iter(self._behind))]
-        return folded
+        return self._fold(self.tips(deleted))
 
     def _fold(self, tips: _Tips) -> Folded:
         # An explicit stack: unions of unions nest as deep as the history of concurrent appends is long.
@@ -182,9 +163,7 @@ class VersionHistory:
 
     def _lineage(self, event_id: bytes) -> set[bytes]:
         """The appends from this version back to its roots, itself included if it is one."""
-        return {
-            step for step in self._walk(event_id) if step in self._versions and self._versions[step].append
-        }
+        return {step for step in self._walk(event_id) if step in self._versions and self._versions[step].append}
 
     def _roots(self, event_id: bytes) -> set[bytes]:
         """Where its appends began: versions that replaced everything, or _NOTHING."""

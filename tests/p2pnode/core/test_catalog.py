@@ -184,10 +184,8 @@ def test_concurrent_appends_unite(writers):
     united = meet(a, b, c)
     assert sorted(united.shards()) == [1, 1, 2, 3, 4], "the same content appended again counts again"
     assert united.catalog.dataset("ds-1").siblings == ()
-    # An append to the union stands on all of it, and the union is found again by its version.
-    tips = b.catalog.tips("ds-1")
-    assert b.catalog.tips_behind("ds-1", b.catalog.dataset("ds-1").version) == tips
-    assert len(tips) == 3
+    # An append to the union stands on all of it.
+    assert len(b.catalog.tips("ds-1")) == 3
     b.publish(5, append=True)
     assert sorted(meet(a, b, c).shards()) == [1, 1, 2, 3, 4, 5]
     assert len(a.catalog.tips("ds-1")) == 1
