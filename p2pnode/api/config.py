@@ -1,8 +1,9 @@
 """Configuration: flag > environment > HOME/config.toml > default, and for every value where it came from.
 
-The seed's flat `[distributed]` table is `DistributedConfig` itself; our sections stand beside it. Environment names
-are `P2PNODE_SECTION__KEY`. Unknown keys and wrong types are a `ConfigError` that names the key. Addresses stay text
-here and are checked when the node starts (`to_settings`), so a file can be loaded and shown while wrong.
+The seed's flat `[distributed]` table is `DistributedConfig` itself; our sections stand beside it. Environment
+names are `P2PNODE_SECTION__KEY`. Unknown keys and wrong types are a `ConfigError` that names the key.
+Addresses stay text here and are checked when the node starts (`to_settings`): a wrong file can still be
+shown.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Network(BaseSettings):
 
 
 class Api(BaseSettings):
-    """[api]: the local HTTP API, loopback only. Port 0 takes a free one; without a token each start makes one."""
+    """[api]: the local HTTP API, loopback only. Port 0 takes a free one; an empty token makes one."""
 
     model_config = SettingsConfigDict(env_prefix="P2PNODE_API__", extra="forbid")
     host: str = "127.0.0.1"
@@ -184,6 +185,11 @@ class DistributedConfig(BaseSettings):
         config._origins = origins
         return config
 
+    def with_flags(self, **flags: Any) -> DistributedConfig:
+        """This configuration with some keys of `[distributed]` replaced."""
+        values = {key: getattr(self, key) for key in self.model_fields_set}
+        return type(self)(**{**values, **_from_flags(flags)["distributed"]})
+
     @property
     def origins(self) -> dict[str, str]:
         """Where each `section.key` came from: a flag, an environment name, a file, or the default."""
@@ -244,23 +250,20 @@ _SECTIONS: dict[str, type[BaseSettings]] = {
     "api": Api,
 }
 _KEYS: dict[str, list[str]] = {
-    section: [key for key in model.model_fields if key not in _SECTIONS]
-    for section, model in _SECTIONS.items()
+    section: [key for key in model.model_fields if key not in _SECTIONS] for section, model in _SECTIONS.items()
 }
 _SECRETS = {"network.swarm_key", "api.token"}
 
 
 def _from_file(path: Path | None, *, must_exist: bool) -> dict[str, dict[str, Any]]:
-    """The file's tables, each value strictly of its key's type: TOML knows its types, so nothing is guessed."""
+    """The file's tables, each value strictly of its key's type: TOML has types, so nothing is guessed."""
     if path is None:
         return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if must_exist:
-            raise ConfigError(
-                f"{path}: no such file", advice="Give --config a TOML file that exists."
-            ) from None
+            raise ConfigError(f"{path}: no such file", advice="Give --config a TOML file that exists.") from None
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}", advice="Write it as TOML.") from None
@@ -299,9 +302,7 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _check(section: str, key: str, value: Any, *, strict: bool, where: str) -> None:
     if section not in _SECTIONS:
-        raise ConfigError(
-            f"{where}: unknown section [{section}]; known are {', '.join(_SECTIONS)}", key=section
-        )
+        raise ConfigError(f"{where}: unknown section [{section}]; known are {', '.join(_SECTIONS)}", key=section)
     if key not in _KEYS[section]:
         raise ConfigError(
             f"{where}: unknown key {section}.{key}; known are {', '.join(_KEYS[section])}",

@@ -1,8 +1,8 @@
 """Where a node lives on disk, and how a command finds the node that runs on this machine.
 
-`HOME/api` is written by a running node and read by commands: one JSON object with the loopback address, the token
-that every call must show, and the process that answers. Mode 0600 is the whole defence: who can read it is the
-node's owner. A file whose process is gone counts as no node.
+`HOME/api` is written by a running node and read by commands: one JSON object with the loopback address, the
+token that every call must show, and the process that answers. Mode 0600 is the whole defence: who can read it
+is the node's owner. A file whose process is gone counts as no node.
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def find_access(home: Path | None, url: str | None, token: str | None) -> ApiAcc
 
 def _access_to(url: str, home: Path | None, token: str | None) -> ApiAccess:
     if not url.startswith("http://"):
-        raise UsageError(
-            f"--api {url}: not an http:// address", advice="Copy it from the `up` banner.", url=url
-        )
+        raise UsageError(f"--api {url}: not an http:// address", advice="Copy it from the `up` banner.", url=url)
     url = url.rstrip("/")
     if token:
         return ApiAccess(url, token)

@@ -91,12 +91,8 @@ def test_our_sections_reach_the_settings(tmp_path: Path) -> None:
     assert (settings.query_workers, settings.swarm_key) == (3, key)
 
 
-def test_flag_beats_environment_beats_file_beats_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(
-        tmp_path, '[distributed]\nnode_id = "file"\nregion = "file"\nmax_retries = 1\n[query]\nworkers = 4\n'
-    )
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, '[distributed]\nnode_id = "file"\nregion = "file"\nmax_retries = 1\n[query]\nworkers = 4\n')
     monkeypatch.setenv("P2PNODE_DISTRIBUTED__REGION", "environment")
     monkeypatch.setenv("P2PNODE_DISTRIBUTED__NODE_ID", "environment")
     monkeypatch.setenv("P2PNODE_QUERY__WORKERS", "5")
