@@ -201,16 +201,6 @@ def encode_manifest(manifest: Manifest) -> bytes:
         raise UsageError(f"The manifest cannot be encoded: {error}") from error
 
 
-def plain_stats(stats: Mapping[str, ColumnStats]) -> dict[str, list[Scalar]]:
-    """Column statistics as plain data: column -> [nulls, low, high]."""
-    return {name: [found.nulls, _bound(found.low), _bound(found.high)] for name, found in stats.items()}
-
-
-def read_stats(plain: Any) -> dict[str, ColumnStats]:
-    """The inverse of `plain_stats`. Raises IntegrityError (BadEvent), TypeError or ValueError."""
-    return {name: _stats(values) for name, values in _is(plain, dict).items()}
-
-
 def decode_manifest(data: bytes) -> Manifest:
     """The manifest of a block whose content id was checked already. Raises IntegrityError."""
     try:
