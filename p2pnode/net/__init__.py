@@ -1,0 +1,1 @@
+"""The one door to libp2p: the host, its streams, and what stands guard over them."""
