@@ -1,0 +1,230 @@
+"""The merkle clock on disk: every event and every block that it stands on, in one sqlite file.
+
+What `append` returned from is on the platter (WAL, synchronous=FULL). Callers at the same moment share one
+commit. On load every event is hashed again and its signature compared with a seal, on every read every
+block is hashed again; what does not match is an IntegrityError that says what to do, never skipped. A
+failed write is final for the log (pages may be marked clean that are not on disk), except for a full disk,
+which sqlite rolls back whole.
+
+Rows lie in the order in which the clock admitted them, so a replay finds parents before children.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from p2pnode.core.cid import cid_text, record_cid
+from p2pnode.core.event import BadEvent, Event, parse
+from p2pnode.env import Env
+from p2pnode.errors import IntegrityError, StorageFailed
+
+T = TypeVar("T")
+
+#: The layout of this file's tables; a higher one was written by a newer p2pnode.
+FORMAT = 1
+
+_SEAL_BYTES = 16
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    place INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, wire BLOB NOT NULL, seal BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS blocks (id BLOB PRIMARY KEY, data BLOB NOT NULL);
+"""
+
+
+@dataclass(eq=False, slots=True)
+class _Batch:
+    events: tuple[Event, ...]
+    blocks: Mapping[bytes, bytes]
+    done: bool = False
+    failure: Exception | None = field(default=None)
+
+
+class EventLog:
+    """One node's durable copy. Make it with `EventLog.open`."""
+
+    def __init__(self, env: Env, path: Path) -> None:
+        self._env = env
+        self._path = path
+        self._queue: list[_Batch] = []
+        self._lock = trio.Lock()
+        self._failed: str = ""
+        self._writer = self._reader = None
+        #: The genesis id of the swarm that this log belongs to; None while it belongs to none.
+        self.genesis: bytes | None = None
+
+    @classmethod
+    async def open(cls, env: Env, path: Path) -> EventLog:
+        """The log in that file, made if there is none.
+
+        Raises IntegrityError if it is damaged, StorageFailed if the disk refuses or a newer p2pnode wrote it.
+        """
+        log = cls(env, path)
+        await env.executor.run(log._guarded, log._open)
+        return log
+
+    async def close(self) -> None:
+        """Let go of the file. Nothing is lost by not calling it."""
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                await self._env.executor.run(self._close)
+
+    async def load(self) -> list[Event]:
+        """Every event, parents first. Raises IntegrityError naming the first one that is damaged."""
+        return await self._env.executor.run(self._guarded, self._load)
+
+    async def block_ids(self) -> list[bytes]:
+        """Content ids of every block here, sorted."""
+        return await self._env.executor.run(self._guarded, self._block_ids)
+
+    async def block(self, cid: bytes) -> bytes | None:
+        """A block's bytes, or None if it is not here. Raises IntegrityError if they are damaged."""
+        return await self._env.executor.run(self._guarded, self._block, cid)
+
+    async def adopt(self, genesis: bytes) -> None:
+        """Belong to that swarm from now on. Raises IntegrityError if the log belongs to another one."""
+        if self.genesis not in (None, genesis):
+            raise IntegrityError(f"{self._path} belongs to another swarm", advice=self._advice())
+        async with self._lock:
+            await self._env.executor.run(self._guarded, self._set_genesis, genesis)
+        self.genesis = genesis
+
+    async def append(self, events: Iterable[Event], blocks: Mapping[bytes, bytes] | None = None) -> None:
+        """Make these durable; what is here already stays as it is. All or nothing, and not cancelled halfway.
+
+        `blocks` maps content ids to bytes that were checked against them. Raises StorageFailed.
+        """
+        batch = _Batch(tuple(events), blocks or {})
+        if not batch.events and not batch.blocks:
+            return
+        self._queue.append(batch)
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                # Whoever gets the lock first writes for everybody who queued meanwhile.
+                if not batch.done:
+                    await self._write_queued()
+        if batch.failure is not None:
+            raise StorageFailed(str(batch.failure)) from batch.failure
+
+    async def _write_queued(self) -> None:
+        group, self._queue = self._queue, []
+        try:
+            await self._env.executor.run(self._guarded, self._write, group)
+        except (StorageFailed, IntegrityError) as error:
+            for batch in group:
+                batch.failure = error
+        for batch in group:
+            batch.done = True
+
+    # -- in a thread -----------------------------------------------------------------------------------------
+
+    def _guarded(self, work: Callable[..., T], *args: object) -> T:
+        """Run `work`, naming sqlite's failures as ours and remembering those after which nothing may be
+        trusted.
+        """
+        if self._failed:
+            raise StorageFailed(self._failed)
+        try:
+            return work(*args)
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise StorageFailed(f"The disk is full; {self._path} was not changed.") from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                self._failed = f"The event log {self._path} is damaged: {error}."
+                raise IntegrityError(self._failed, advice=self._advice()) from error
+            self._failed = f"The event log {self._path} cannot be used: {error}."
+            raise StorageFailed(self._failed) from error
+
+    def _open(self) -> None:
+        self._writer = self._env.disk.database(self._path)
+        self._reader = self._env.disk.database(self._path)
+        self._writer.executescript(_TABLES)
+        found = self._meta("format")
+        if found is None:
+            self._writer.execute("INSERT INTO meta VALUES ('format', ?)", (FORMAT.to_bytes(2, "big"),))
+        elif int.from_bytes(found, "big") > FORMAT:
+            raise StorageFailed(
+                f"{self._path} was written by a newer p2pnode.", advice="Start the newer version again."
+            )
+        self.genesis = self._meta("genesis")
+
+    def _close(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._failed = f"The event log {self._path} is closed."
+
+    def _meta(self, name: str) -> bytes | None:
+        row = self._reading().execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def _set_genesis(self, genesis: bytes) -> None:
+        self._writing().execute("INSERT OR REPLACE INTO meta VALUES ('genesis', ?)", (genesis,))
+
+    def _write(self, group: list[_Batch]) -> None:
+        writer = self._writing()
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            for batch in group:
+                writer.executemany("INSERT OR IGNORE INTO blocks VALUES (?, ?)", batch.blocks.items())
+                writer.executemany(
+                    "INSERT OR IGNORE INTO events (id, wire, seal) VALUES (?, ?, ?)",
+                    ((event.id, event.wire, _seal(event.wire)) for event in batch.events),
+                )
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
+
+    def _load(self) -> list[Event]:
+        events: list[Event] = []
+        rows = self._reading().execute("SELECT place, id, wire, seal FROM events ORDER BY place")
+        for place, event_id, wire, seal in rows:
+            try:
+                event = parse(wire)
+            except BadEvent as error:
+                raise self._damaged(place, str(error)) from error
+            if event.id != event_id or _seal(wire) != seal:
+                raise self._damaged(place, "its bytes have changed")
+            events.append(event)
+        return events
+
+    def _block_ids(self) -> list[bytes]:
+        return [row[0] for row in self._reading().execute("SELECT id FROM blocks ORDER BY id")]
+
+    def _block(self, cid: bytes) -> bytes | None:
+        row = self._reading().execute("SELECT data FROM blocks WHERE id = ?", (cid,)).fetchone()
+        if row is not None and record_cid(row[0]) != cid:
+            raise IntegrityError(f"Block {cid_text(cid)} in {self._path} has changed on disk.", advice=self._advice())
+        return row[0] if row else None
+
+    def _reading(self) -> sqlite3.Connection:
+        assert self._reader is not None  # opened
+        return self._reader
+
+    def _writing(self) -> sqlite3.Connection:
+        assert self._writer is not None  # opened
+        return self._writer
+
+    def _damaged(self, place: int, why: str) -> IntegrityError:
+        return IntegrityError(f"The event log {self._path} is damaged: event {place}: {why}.", advice=self._advice())
+
+    def _advice(self) -> str:
+        return (
+            f"Move {self._path.name} (and its -wal, -shm) out of {self._path.parent} and start the node with "
+            "--bootstrap at a living member: it fetches every event again. Shards are not touched."
+        )
+
+
+def _seal(wire: bytes) -> bytes:
+    """Covers the signature too, which the event's id does not."""
+    return hashlib.blake2b(wire, digest_size=_SEAL_BYTES).digest()

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+import trio
+
+from bootstrap.identity import Identity
+from p2pnode.core.cid import record_cid
+from p2pnode.core.event import Position, compose, mint_session
+from p2pnode.env import Env, LocalDisk
+from p2pnode.errors import IntegrityError, StorageFailed
+from p2pnode.storage.event_log import EventLog
+
+ME = Identity.from_seed(bytes(32))
+
+
+def event(number):
+    return compose(
+        namespace=None,
+        author=ME.peer_id,
+        session=mint_session(bytes(16)),
+        position=Position(sequence=number),
+        time=0,
+        kind="note",
+        object_id="",
+        body={"n": number},
+        sign=ME.sign,
+    )
+
+
+class CountingDisk(LocalDisk):
+    """Counts commits, and fails them when told."""
+
+    def __init__(self):
+        self.commits = 0
+
+    def database(self, path):
+        connection = super().database(path)
+
+        def trace(statement):
+            self.commits += statement == "COMMIT"
+
+        connection.set_trace_callback(trace)
+        return connection
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "events.db"
+
+
+@pytest.mark.trio
+async def test_what_was_appended_is_there_after_opening_again(path):
+    log = await EventLog.open(Env(), path)
+    assert log.genesis is None
+    events = [event(n) for n in range(5)]
+    block = b"a block"
+    await log.adopt(record_cid(b"genesis"))
+    await log.append(events[:3], {record_cid(block): block})
+    await log.append(events[1:])
+    await log.close()
+    log = await EventLog.open(Env(), path)
+    assert log.genesis == record_cid(b"genesis")
+    loaded = await log.load()
+    assert [e.wire for e in loaded] == [e.wire for e in events]
+    assert await log.block_ids() == [record_cid(block)]
+    assert await log.block(record_cid(block)) == block
+    assert await log.block(record_cid(b"other")) is None
+    with pytest.raises(IntegrityError, match="another swarm"):
+        await log.adopt(record_cid(b"other"))
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_appends_of_one_moment_share_a_commit(path):
+    disk = CountingDisk()
+    log = await EventLog.open(Env(disk=disk), path)
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(log.append, [event(number)])
+    assert disk.commits <= 3
+    assert len(await log.load()) == 50
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_a_cancelled_append_is_whole_or_absent_and_harms_nobody(path):
+    log = await EventLog.open(Env(), path)
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await log.append([event(0), event(1)])
+        nursery.start_soon(log.append, [event(2)])
+    assert {e.sequence for e in await log.load()} in ({2}, {0, 1, 2})
+    await log.close()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("column", ["wire", "seal", "id"])
+async def test_a_changed_byte_is_found_and_the_way_out_named(path, column):
+    log = await EventLog.open(Env(), path)
+    await log.append([event(0), event(1)])
+    await log.close()
+    with sqlite3.connect(path) as db:
+        (old,) = db.execute(f"SELECT {column} FROM events WHERE place = 2").fetchone()
+        changed = bytes((old[-1] ^ 1,))
+        db.execute(f"UPDATE events SET {column} = ? WHERE place = 2", (old[:-1] + changed,))
+    log = await EventLog.open(Env(), path)
+    with pytest.raises(IntegrityError, match="event 2") as caught:
+        await log.load()
+    assert "--bootstrap" in caught.value.advice
+    assert path.name in caught.value.advice
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_a_changed_block_is_not_served(path):
+    log = await EventLog.open(Env(), path)
+    cid = record_cid(b"block")
+    await log.append([], {cid: b"block"})
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE blocks SET data = ?", (b"other",))
+    with pytest.raises(IntegrityError):
+        await log.block(cid)
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_a_file_that_is_no_database_is_damage(path):
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(IntegrityError, match="damaged"):
+        await EventLog.open(Env(), path)
+
+
+@pytest.mark.trio
+async def test_a_truncated_database_is_damage(path):
+    log = await EventLog.open(Env(), path)
+    await log.append([event(n) for n in range(200)])
+    await log.close()
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2 // 4096 * 4096)
+    with pytest.raises(IntegrityError):
+        log = await EventLog.open(Env(), path)
+        await log.load()
+
+
+@pytest.mark.trio
+async def test_a_newer_layout_is_left_alone(path):
+    await (await EventLog.open(Env(), path)).close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE meta SET value = ? WHERE name = 'format'", (b"\x00\x63",))
+    with pytest.raises(StorageFailed, match="newer"):
+        await EventLog.open(Env(), path)
+
+
+@pytest.mark.trio
+async def test_a_full_disk_refuses_and_recovers(path):
+    log = await EventLog.open(Env(), path)
+    await log.append([event(0)])
+    pages = log._writer.execute("PRAGMA page_count").fetchone()[0]
+    log._writer.execute(f"PRAGMA max_page_count = {pages}")
+    big = b"x" * 100_000
+    with pytest.raises(StorageFailed, match="full"):
+        await log.append([event(1)], {record_cid(big): big})
+    log._writer.execute("PRAGMA max_page_count = 1000000")
+    await log.append([event(2)])
+    assert [e.sequence for e in await log.load()] == [0, 2]
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_after_a_failed_write_the_log_is_not_trusted_again(path):
+    class FailingDisk(LocalDisk):
+        fail = False
+
+        def database(self, path):
+            disk = self
+
+            class Failing(sqlite3.Connection):
+                def execute(self, sql, *args):
+                    if disk.fail and sql == "COMMIT":
+                        raise sqlite3.OperationalError("disk I/O error")
+                    return super().execute(sql, *args)
+
+            return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Failing)
+
+    disk = FailingDisk()
+    log = await EventLog.open(Env(disk=disk), path)
+    disk.fail = True
+    with pytest.raises(StorageFailed, match="I/O"):
+        await log.append([event(0)])
+    disk.fail = False
+    with pytest.raises(StorageFailed):
+        await log.append([event(1)])
+    await log.close()
