@@ -105,9 +105,7 @@ def declared_schema(schema: pa.Schema | Mapping[str, Any] | None) -> pa.Schema |
         return None
     if not isinstance(schema, pa.Schema):
         if not isinstance(schema, Mapping):
-            raise UsageError(
-                f"a schema is an Arrow schema or a mapping of names to types, not {type(schema).__name__}"
-            )
+            raise UsageError(f"a schema is an Arrow schema or a mapping of names to types, not {type(schema).__name__}")
         schema = pa.schema(
             [
                 (str(name), kind if isinstance(kind, pa.DataType) else parse_type(str(kind)))
@@ -172,9 +170,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def _plain_decimal(kind: Any) -> pa.DataType:
     if kind.precision > DIGITS_MAX or not 0 <= kind.scale <= kind.precision:
-        raise UsageError(
-            f"{kind} is beyond {DIGITS_MAX} digits", advice="Cast it to fewer digits or to float."
-        )
+        raise UsageError(f"{kind} is beyond {DIGITS_MAX} digits", advice="Cast it to fewer digits or to float.")
     return pa.decimal128(kind.precision, kind.scale)
 
 
@@ -294,6 +290,9 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _cast(values: pa.Array, column: pa.Field) -> pa.Array:
     try:
+        if isinstance(values, pa.DictionaryArray):
+            # The dictionary first: Arrow cannot unfold one of views.
+            values = pa.DictionaryArray.from_arrays(values.indices, values.dictionary.cast(column.type))
         if pa.types.is_run_end_encoded(values.type):
             values = pc.call_function("run_end_decode", [values])
         if isinstance(values.type, pa.BaseExtensionType) and values.type != column.type:
