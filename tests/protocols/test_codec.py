@@ -164,9 +164,7 @@ def test_declared_sizes_reserve_nothing(kind: type[Message], prefix: bytes, decl
 
 def test_a_mebibyte_of_empty_maps_in_an_unknown_field_costs_nothing() -> None:
     count = (1 << 20) - 100
-    wire = (
-        b"\x93\xa4ping\x00\x82\xabincarnation\x01\xa7unknown\xdd" + count.to_bytes(4, "big") + b"\x80" * count
-    )
+    wire = b"\x93\xa4ping\x00\x82\xabincarnation\x01\xa7unknown\xdd" + count.to_bytes(4, "big") + b"\x80" * count
     tracemalloc.start()
     try:
         assert read(Ping, wire) == Ping(incarnation=1)

@@ -353,10 +353,18 @@ def test_a_stream_with_too_much_to_skip_is_closed() -> None:
         assert not pair.answerer.idle
         with pytest.raises(LocalProtocolError):
             pair.answerer.send(End())
-    kept = Pair()
-    kept.ask(Ask(), SKIP_BYTES_MAX)
-    kept.answer(Error(code="storage_failed"))
-    assert isinstance(kept.answerer.next_event(), NeedData)
+
+
+def test_a_stream_with_just_little_enough_to_skip_is_kept() -> None:
+    cut = Pair()
+    cut.ask(Ask(), SKIP_BYTES_MAX)
+    cut.answer(Error(code="storage_failed"))
+    late = Pair().say(">ask <error")
+    late.answerer.receive_data(raw(More(), SKIP_BYTES_MAX))
+    for pair in (cut, late):
+        assert isinstance(pair.answerer.next_event(), NeedData)
+        pair.answerer.receive_data(bytes(SKIP_BYTES_MAX) + raw(Look()))
+        assert pair.answerer.next_event() == Received(Look())
 
 
 @pytest.mark.parametrize("story", ["", ">ask <end", ">look <error"])

@@ -193,14 +193,10 @@ def test_garbage_ends_in_a_remote_error_at_worst(
 ) -> None:
     spec, side = role
     link = Link(spec, side)
-    words = sorted(
-        {kind.verb() for verb in spec.verbs for kind in (verb.request, *verb.uploads, *verb.final)}
-    )
+    words = sorted({kind.verb() for verb in spec.verbs for kind in (verb.request, *verb.uploads, *verb.final)})
     for chunk in chunks:
         if data.draw(st.booleans()):
-            body = data.draw(
-                st.dictionaries(st.sampled_from(["cid", "sizes", "count", "code"]), st.integers(0, 9))
-            )
+            body = data.draw(st.dictionaries(st.sampled_from(["cid", "sizes", "count", "code"]), st.integers(0, 9)))
             chunk = frame(msgpack.packb([data.draw(st.sampled_from(words)), len(chunk), body])) + chunk
         if chunk:
             link.receive_data(chunk)
@@ -239,11 +235,7 @@ LARGEST = [
         marks=[AuthorMark(PEER_ID, bytes(16), (1 << 63) - 1)] * AUTHORS_MAX,
     ),
     Peers(
-        peers=[
-            PeerRecord(
-                PEER_ID, "n" * 40, "coordinator", ["/ip4/255.255.255.255/tcp/65535/p2p/" + PEER_ID] * 5
-            )
-        ]
+        peers=[PeerRecord(PEER_ID, "n" * 40, "coordinator", ["/ip4/255.255.255.255/tcp/65535/p2p/" + PEER_ID] * 5)]
         * PEERS_MAX
     ),
     Events(sizes=[1 << 16] * EVENTS_MAX),

@@ -151,9 +151,7 @@ EXAMPLES: dict[ProtocolSpec, list[Example]] = {
             Run(
                 sql="SELECT count(*) FROM t0",
                 tables=[
-                    FragmentTable(
-                        "t0", [SHARD, OTHER_SHARD], [("carrier", "VARCHAR"), ("delay", "DOUBLE")], "arrow"
-                    )
+                    FragmentTable("t0", [SHARD, OTHER_SHARD], [("carrier", "VARCHAR"), ("delay", "DOUBLE")], "arrow")
                 ],
                 timeout_ms=5000,
             ),
@@ -295,9 +293,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("spec", "example"), CASES)
-def test_the_recorded_bytes_are_what_is_written_and_what_is_read(
-    spec: ProtocolSpec, example: Example
-) -> None:
+def test_the_recorded_bytes_are_what_is_written_and_what_is_read(spec: ProtocolSpec, example: Example) -> None:
     name, message, payload = example
     (vector,) = [one for one in recorded(spec.name)["vectors"] if one["name"] == name]
     wire = bytes.fromhex(vector["frame"])
