@@ -59,9 +59,7 @@ def decode_envelope(header: bytes | bytearray | memoryview) -> Envelope:
     try:
         return _decode_envelope(header)
     except _NONSENSE as error:
-        raise RemoteProtocolError(
-            BAD_HEADER, f"a header that is not [verb, payload_bytes, body]: {error}"
-        ) from error
+        raise RemoteProtocolError(BAD_HEADER, f"a header that is not [verb, payload_bytes, body]: {error}") from error
 
 
 def decode_body(kind: type[M], body: msgspec.Raw) -> M:

@@ -105,16 +105,12 @@ class FrameReader:
         for position, byte in enumerate(self._chunk[:PREFIX_BYTES_MAX], start=1):
             self._prefix |= (byte & 0x7F) << 7 * self._prefix_bytes
             self._prefix_bytes += 1
-            if self._prefix > self.header_bytes_max or (
-                byte >= 0x80 and self._prefix_bytes == PREFIX_BYTES_MAX
-            ):
+            if self._prefix > self.header_bytes_max or (byte >= 0x80 and self._prefix_bytes == PREFIX_BYTES_MAX):
                 raise RemoteProtocolError(HEADER_TOO_LARGE, f"a header beyond {self.header_bytes_max} bytes")
             if byte < 0x80:
                 if byte == 0:
                     # Either an empty header or a number padded with zeros: one length has one spelling.
-                    raise RemoteProtocolError(
-                        BAD_HEADER, "a header length that is zero or not in its shortest form"
-                    )
+                    raise RemoteProtocolError(BAD_HEADER, "a header length that is zero or not in its shortest form")
                 self._length, self._prefix, self._prefix_bytes = self._prefix, 0, 0
                 self._chunk = self._chunk[position:]
                 return True

@@ -33,8 +33,7 @@ from protocols.frame import HEADER_BYTES_MAX, FrameReader, frame
 from protocols.message import Error, Message, ProtocolSpec
 from protocols.table import ONLY_ERROR, Exchange, table_of
 
-#: Payload that is read only to be thrown away, to keep a stream in use: the largest block, a fraction of a
-#: second.
+#: Payload that is read only to be thrown away, to keep a stream in use: the largest block.
 SKIP_BYTES_MAX = 32 << 20
 
 
@@ -121,9 +120,7 @@ class Link:
         exchange = self._exchange_for(kind)
         most = exchange.payload_max.get(kind, 0)
         if not 0 <= payload_bytes <= most:
-            raise LocalProtocolError(
-                f"{kind.verb()} with {payload_bytes} bytes of payload; at most {most} are allowed"
-            )
+            raise LocalProtocolError(f"{kind.verb()} with {payload_bytes} bytes of payload; at most {most} are allowed")
         wire = frame(encode(message, payload_bytes), self._header_bytes_max)
         self._unsent = payload_bytes
         self._exchange = exchange
@@ -160,9 +157,7 @@ class Link:
         """The exchange in which this side may send `kind` now."""
         exchange = self._exchange
         if self._unsent:
-            raise LocalProtocolError(
-                f"{kind.verb()}: {self._unsent} bytes of the last payload are still unsent"
-            )
+            raise LocalProtocolError(f"{kind.verb()}: {self._unsent} bytes of the last payload are still unsent")
         if exchange is None and self.idle and self._asks:
             exchange = self._table.exchanges.get(kind)
             if exchange is not None:
@@ -228,9 +223,7 @@ class Link:
         exchange = self._exchange
         if exchange is not None:
             if kind not in exchange.uploads:
-                raise RemoteProtocolError(
-                    UNEXPECTED_MESSAGE, f"{envelope.verb!r} before the answer was complete"
-                )
+                raise RemoteProtocolError(UNEXPECTED_MESSAGE, f"{envelope.verb!r} before the answer was complete")
             return _read(exchange, kind, envelope)
         if kind is None:
             return self._unknown(envelope)

@@ -19,7 +19,9 @@ NodeId = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Address = Annotated[str, msgspec.Meta(max_length=512)]
 ContentId = Annotated[bytes, msgspec.Meta(min_length=4, max_length=64)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
+#: Characters of any text without a bound of its own: a name, a description, the sentence of an error.
+TEXT_CHARS_MAX = 4096
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)]
 
 #: Content ids in one list: 4,096 × 38 bytes = 152 KiB, well inside a frame.
 CIDS_MAX = 4096

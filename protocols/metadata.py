@@ -191,9 +191,7 @@ METADATA = ProtocolSpec(
         Verb(Sync, replies=(Events,), final=(Synced,), payload_max=((Events, EVENTS_BYTES_MAX),)),
         Verb(Push, final=(Stored,), payload_max=((Push, EVENTS_BYTES_MAX),)),
         Verb(WantBlock, final=(Block,), payload_max=((Block, BLOCK_BYTES_MAX),)),
-        Verb(
-            Propose, final=(Accepted,), payload_max=((Propose, BLOCK_BYTES_MAX), (Accepted, BLOCK_BYTES_MAX))
-        ),
+        Verb(Propose, final=(Accepted,), payload_max=((Propose, BLOCK_BYTES_MAX), (Accepted, BLOCK_BYTES_MAX))),
         Verb(AskTicket, final=(Ticket,)),
     ),
 )

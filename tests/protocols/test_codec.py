@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.codec import VERB_CHARS_MAX, decode_body, decode_envelope, encode
@@ -174,6 +174,7 @@ def test_a_mebibyte_of_empty_maps_in_an_unknown_field_costs_nothing() -> None:
     assert peak < 1 << 20
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_never_more_than_a_remote_error(garbage: bytes) -> None:
     for wire in (garbage, b"\x93\xa4ping\x00" + garbage):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import BAD_HEADER, HEADER_TOO_LARGE, LocalProtocolError, RemoteProtocolError
@@ -25,6 +25,7 @@ def cut(data: bytes, points: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges) if a < b]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.binary(max_size=300)), max_size=5),
     st.lists(st.integers(0, 1 << 16), max_size=12),

@@ -120,7 +120,7 @@ def at(spec: ProtocolSpec, verb: Verb, kind: type[Message], sample: Any) -> tupl
 
 
 @pytest.mark.parametrize(("spec", "verb", "kind"), PLACES)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_is_sent_is_received_whole_or_byte_by_byte(
     spec: ProtocolSpec, verb: Verb, kind: type[Message], data: st.DataObject, sample: Any
@@ -182,7 +182,7 @@ def test_one_byte_of_payload_beyond_the_bound_is_refused_by_both_sides(
     assert hearer.next_event() == Received(sample(kind), most)
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(
     st.sampled_from([(spec, side) for spec in PROTOCOLS for side in Side]),
     st.lists(st.binary(max_size=60), max_size=6),
@@ -206,7 +206,7 @@ def test_garbage_ends_in_a_remote_error_at_worst(
                 return
 
 
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_a_bit_turned_anywhere_ends_in_a_remote_error_at_worst(data: st.DataObject) -> None:
     spec = data.draw(st.sampled_from(PROTOCOLS))
