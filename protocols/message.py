@@ -12,8 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-# Bounds on fields. A frame is at most HEADER_BYTES_MAX long anyway; these keep one field from being all of
-# it.
+# Bounds on fields. A header is bounded anyway; these keep one field from being all of it.
 PeerId = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
 NodeId = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Address = Annotated[str, msgspec.Meta(max_length=512)]
