@@ -37,7 +37,6 @@ WORLD = {
     "datetime.datetime.utcnow": "clock",
     "datetime.datetime.today": "clock",
     "datetime.date.today": "clock",
-    "trio.current_time": "clock",
     "random.": "chance",
     "os.urandom": "chance",
     "secrets.": "chance",
