@@ -1,0 +1,245 @@
+"""Everything that py-libp2p 0.8.1 needs to be bent for, in one place, each with its reason.
+
+Nothing else in this package touches an underscore of the library. Whoever raises the pinned version rereads
+this file first: each part names the behaviour it corrects, and `tests/p2pnode/net` shows what breaks without
+it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+import trio
+from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
+from libp2p.custom_types import StreamHandlerFn
+from libp2p.host.basic_host import BasicHost, _IdentifyNotifee
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection import swarm_connection
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import FLAG_FIN, FLAG_SYN, HEADER_SIZE, TYPE_GO_AWAY, Yamux, YamuxStream
+from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr
+
+#: One yamux frame of this many bytes, header included, fills four noise messages exactly. The library's
+#: 65,536 splits each frame into a full noise message and one of 17 bytes (312 against 719 MB/s, measured).
+FRAME_BYTES = 4 * 65519
+#: What a frame carries at most.
+FRAME_PAYLOAD_BYTES = FRAME_BYTES - HEADER_SIZE
+#: Connections that have not proved who they are. One more pushes out the oldest, so that a flood of idle
+#: sockets delays nobody: an honest handshake takes milliseconds.
+HALF_OPEN_MAX = 256
+#: Frames without payload (credit, acknowledgements, resets) that may wait for a full socket before the peer
+#: counts as gone: 256 streams, each with a few.
+CONTROL_FRAMES_MAX = 1024
+#: A connection whose peer's machine vanished, or which takes no bytes at all, is closed by the kernel after
+#: this.
+DEAD_LINK_MS = 20_000
+#: An idle connection is probed after this many seconds, and then every so many seconds, so many times.
+KEEPALIVE_S, KEEPALIVE_EVERY_S, KEEPALIVE_TRIES = 15, 5, 3
+
+_libp2p_log = logging.getLogger("libp2p")
+
+
+def quiet_logs() -> None:
+    """Keep libp2p's log lines off stderr unless somebody asked for them (LIBP2P_DEBUG, or a handler of their own).
+
+    Its loggers have no handler, so that Python's last-resort one prints; and `swarm_connection` calls the
+    functions of the `logging` module, which install a handler on the root logger of the whole program.
+    """
+    if not _libp2p_log.handlers:
+        _libp2p_log.addHandler(logging.NullHandler())
+    swarm_connection.logging = _libp2p_log.getChild("swarm_connection")  # type: ignore[assignment]
+
+
+def fill_frames() -> None:
+    """Make yamux cut its frames so that they fill noise messages (see FRAME_BYTES). Any yamux peer accepts
+    them.
+    """
+    yamux.MAX_MESSAGE_SIZE = FRAME_BYTES
+
+
+def never_identify_others(host: BasicHost) -> None:
+    """Answer Identify, but do not ask it of every peer that connects.
+
+    What a p2pnode peer is it says itself in Hello; the library's own round costs both sides some milliseconds
+    at every connection, in tasks that outlive the host.
+    """
+    swarm = host.get_network()
+    for notifee in [n for n in swarm.notifees if isinstance(n, _IdentifyNotifee)]:  # type: ignore[attr-defined]
+        swarm.remove_notifee(notifee)  # type: ignore[attr-defined]
+
+
+def tune_socket(stream: trio.SocketStream) -> None:
+    """Let the kernel notice a dead link: neither yamux nor TCP's defaults do within two hours."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_EVERY_S),
+        ("TCP_KEEPCNT", KEEPALIVE_TRIES),
+        ("TCP_USER_TIMEOUT", DEAD_LINK_MS),
+    ):
+        number = getattr(socket, option, None)
+        if number is not None:
+            stream.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+class TunedTcp(TCP):
+    """TCP whose outbound sockets notice a dead link."""
+
+    async def dial(self, maddr: Multiaddr) -> IRawConnection:
+        connection = await super().dial(maddr)
+        if isinstance(connection, RawConnection) and isinstance(connection.stream, TrioTCPStream):
+            tune_socket(connection.stream.stream)
+        return connection
+
+
+class SteadyYamux(Yamux):
+    """Yamux whose reader never waits for a writer, and that can be cut off.
+
+    The library answers pings and new streams from its one reading task. When both ends fill the socket at
+    once, each then waits for the other to read: a deadlock. Here such small frames are written by tasks of
+    their own.
+    """
+
+    def __init__(self, secured_conn: ISecureConn, peer_id: ID) -> None:
+        super().__init__(secured_conn, peer_id, is_initiator=secured_conn.is_initiator)
+        self._control_frames = 0
+
+    async def _write_frame(self, data: bytes) -> None:
+        if len(data) == HEADER_SIZE and data[1] != TYPE_GO_AWAY and not data[3] & (FLAG_SYN | FLAG_FIN):
+            self._write_later(data)
+            return
+        # SYN stays before the stream's data and FIN after it, so these two keep their place in line.
+        async with self._write_lock:
+            await self.secured_conn.write(data)
+
+    def _write_later(self, frame: bytes) -> None:
+        if self._nursery is None or self.event_shutting_down.is_set():
+            return
+        if self._control_frames >= CONTROL_FRAMES_MAX:
+            self.cut()
+            return
+        self._control_frames += 1
+        self._nursery.start_soon(self._write_control, frame)
+
+    async def _write_control(self, frame: bytes) -> None:
+        try:
+            async with self._write_lock:
+                await self.secured_conn.write(frame)
+        except Exception as error:  # noqa: BLE001  # the reading task meets the same broken socket and cleans up
+            _libp2p_log.debug("a control frame was not sent: %s", error)
+        finally:
+            self._control_frames -= 1
+
+    def cut(self) -> None:
+        """Close the socket under the connection, whatever is stuck on it. The reading task then cleans up.
+
+        Closing in the library's own way first writes a farewell, and waits for ever where the peer reads no
+        more.
+        """
+        socket_stream = _socket_below(self.secured_conn)
+        if socket_stream is not None:
+            socket_stream.socket.close()
+
+
+def _socket_below(connection: object) -> trio.SocketStream | None:
+    """Walk from the encrypted session down to the TCP socket (one layer more with a swarm key)."""
+    layer = connection
+    for _ in range(8):
+        if isinstance(layer, trio.SocketStream):
+            return layer
+        for name in ("conn", "read_writer", "read_write_closer", "_conn", "stream"):
+            below = getattr(layer, name, None)
+            if below is not None:
+                layer = below
+                break
+        else:
+            return None
+    return None
+
+
+class SteadyUpgrader(TransportUpgrader):
+    """Makes our yamux where the library would make its own, whatever class was registered."""
+
+    async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        await self.muxer_multistream.select_transport(conn)  # type: ignore[arg-type]
+        return SteadyYamux(conn, peer_id)
+
+
+class SteadySwarm(Swarm):
+    """A swarm that survives its peers.
+
+    Upstream, an exception that leaves a stream handler (a peer's reset is enough) ends the whole swarm; every
+    accepted connection keeps one of 250 slots until the program ends, even after it closed; and half-open
+    connections count as accepted ones, so that 300 idle sockets lock everybody out.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._half_open: dict[int, trio.CancelScope] = {}
+
+    def set_stream_handler(self, stream_handler: StreamHandlerFn) -> None:
+        async def survive(stream: NetStream) -> None:
+            try:
+                await stream_handler(stream)
+            except Exception as error:  # noqa: BLE001  # the outermost shell of a stream
+                _libp2p_log.debug("a stream handler failed: %r", error)
+                await stream.reset()
+
+        super().set_stream_handler(survive)  # type: ignore[arg-type]
+
+    async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
+        if isinstance(read_write_closer, TrioTCPStream):
+            tune_socket(read_write_closer.stream)
+        with trio.CancelScope() as proving:  # type: ignore[call-arg]  # old stubs
+            self._admit(proving)
+            try:
+                muxed = await self.upgrade_inbound_raw_conn(RawConnection(read_write_closer, False), maddr)
+            finally:
+                self._half_open.pop(id(proving), None)
+        if not proving.cancelled_caught:
+            # The listener closes the socket when this handler returns.
+            await muxed.event_closed.wait()  # type: ignore[attr-defined]
+
+    def _admit(self, proving: trio.CancelScope) -> None:
+        while len(self._half_open) >= HALF_OPEN_MAX:
+            self._half_open.pop(next(iter(self._half_open))).cancel()
+        self._half_open[id(proving)] = proving
+
+
+def live_connections(swarm: Swarm, peer_id: ID) -> list[SwarmConn]:
+    """The peer's open connections, oldest first."""
+    return [
+        connection
+        for connection in swarm.connections.get(peer_id, ())
+        if isinstance(connection, SwarmConn)
+        and not connection.is_closed
+        and not connection.muxed_conn.event_shutting_down.is_set()  # type: ignore[attr-defined]
+    ]
+
+
+async def return_credit(stream: YamuxStream, buffered: int) -> None:
+    """Let the peer send more, once half of the window has been read.
+
+    The library sends credit after every read, however small, which doubles the frames of a conversation in
+    small messages; go-yamux waits for half a window, as here. Shielded: the bytes read are already ours.
+    """
+    window = stream.target_recv_window
+    if window - stream.recv_window - buffered >= window // 2:
+        with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
+            await stream._auto_tune_and_send_window_update()
+
+
+def forget_reader(stream: YamuxStream) -> None:
+    """Drop the event that a reader left behind in the connection's table after the stream had gone."""
+    if stream.stream_id not in stream.conn.streams:
+        stream.conn.stream_events.pop(stream.stream_id, None)
