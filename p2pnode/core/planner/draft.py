@@ -13,7 +13,7 @@ from sqlglot import exp
 from p2pnode.core.model import Column
 from p2pnode.core.planner.dialect import render
 from p2pnode.core.planner.model import Plan, Scan, TableInfo
-from p2pnode.core.planner.tables import Reference
+from p2pnode.core.planner.tables import Reference, narrowest
 from p2pnode.core.planner.transport import carried, restored
 
 #: The relation that a scan reads at a holder.
@@ -70,6 +70,7 @@ class Draft:
         """Let the holders send `columns` (of the rows that pass `where`), and put the output in the table's place."""
         partial = distinct or limit is not None
         kept = tuple(range(len(reference.info.shards))) if shards is None else shards
+        read = self.view_columns(reference.info, [where, order], columns) if kept else columns
         select = exp.Select(expressions=[carried(column) for column in columns]).from_(exp.to_table(VIEW))
         if distinct:
             select = select.distinct()
@@ -79,7 +80,7 @@ class Draft:
             select.set("order", order.copy())
         if limit is not None:
             select = select.limit(limit)
-        output = self.scan(reference.info, columns, render(select), kept, partial=partial)
+        output = self.scan(reference.info, read, render(select), kept, partial=partial)
         self.read(reference, output, columns if kept else ())
 
     def read(self, reference: Reference, output: str, columns: Sequence[Column]) -> None:
@@ -99,12 +100,23 @@ class Draft:
             node.set("this", source.this)
             node.set("alias", alias.copy())
 
-    def finish(self, query: exp.Query) -> Plan:
+    @staticmethod
+    def view_columns(
+        info: TableInfo, nodes: Sequence[exp.Expr | None], columns: tuple[Column, ...] = ()
+    ) -> tuple[Column, ...]:
+        """`columns` and those that stand in `nodes`, in table order; at least one."""
+        words = {column.name for column in columns}
+        for node in nodes:
+            words.update(column.name for column in (node.find_all(exp.Column) if node is not None else ()))
+        found = tuple(column for column in info.columns if column.name in words)
+        return found or (narrowest(info.columns),)
+
+    def finish(self, root: exp.Subquery) -> Plan:
         tables = tuple(dict.fromkeys(reference.info.name for reference in self.found))
         totals = {reference.info.name: len(reference.info.shards) for reference in self.found}
         return Plan(
             scans=tuple(self.scans),
-            final=render(query),
+            final=render(root.this),
             pushed=not self.gathered,
             tables=tables,
             shards_total=sum(totals.values()),

@@ -33,7 +33,7 @@ def references(query: exp.Expr, resolve: Resolve) -> list[Reference]:
             continue
         info = resolve(node.name)
         if info is None:
-            raise _not_found(node.name, query)
+            raise not_found(node.name, [cte.alias for cte in query.find_all(exp.CTE)])
         found.append(Reference(node, info, node.alias or node.name))
     return found
 
@@ -129,8 +129,8 @@ def _star_reaches(star: exp.Star, reference: Reference) -> bool:
     return select is None or home is None or select is home or isinstance(parent, exp.Column)
 
 
-def _not_found(name: str, query: exp.Expr) -> NotFound:
-    ctes = [cte.alias for cte in query.find_all(exp.CTE)]
-    near = difflib.get_close_matches(name, ctes, n=3)
+def not_found(name: str, near_to: list[str]) -> NotFound:
+    """The error for a name in FROM that is nothing; `near_to` are names it may have been meant for."""
+    near = difflib.get_close_matches(name, near_to, n=3)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     return NotFound(f"There is no dataset called {name!r}.{hint}", dataset=name)

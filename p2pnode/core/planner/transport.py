@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 
+from collections.abc import Sequence
+
 from sqlglot import exp
 
 from p2pnode.core.model import Column
+from p2pnode.core.planner.dialect import render
 
 _LOST = re.compile(
     r"\b(U?HUGEINT|UUID|JSON|BIT|BITSTRING|ENUM|BIGNUM|VARINT|TIME WITH TIME ZONE|TIMETZ)\b", re.IGNORECASE
@@ -34,3 +37,18 @@ def restored(column: Column) -> exp.Expr | None:
         this=exp.column(column.name, quoted=True), to=exp.DataType.build(column.type, dialect="duckdb")
     )
     return exp.alias_(cast, column.name, quoted=True)
+
+
+def carried_sql(columns: Sequence[Column], view: str) -> str:
+    """The SELECT by which a holder sends `columns` of `view`."""
+    return render(exp.Select(expressions=[carried(column) for column in columns]).from_(exp.to_table(view)))
+
+
+def restored_sql(columns: Sequence[Column], relation: str) -> str | None:
+    """The SELECT that gives all types back, or None when nothing was lost."""
+    items = [restored(column) for column in columns]
+    if not any(items):
+        return None
+    names = [exp.column(column.name, quoted=True) for column in columns]
+    both = [item or name for item, name in zip(items, names, strict=True)]
+    return render(exp.Select(expressions=both).from_(exp.to_table(relation, quoted=True)))
