@@ -60,8 +60,11 @@ class Transport(Protocol):
         """Call `handler` for each inbound stream of that protocol. It must not raise (the guard sees to that)."""
         ...
 
-    async def dial(self, peer_id: str, addresses: Sequence[str]) -> None:
-        """Connect, proving that the peer at the other end is `peer_id`. At once if already connected. Raises DialFailed."""
+    async def dial(self, peer_id: str, addresses: Sequence[str]) -> str:
+        """Connect, proving that the peer at the other end is `peer_id`. Raises DialFailed.
+
+        The address that answered; "", at once, if there is a connection already.
+        """
         ...
 
     async def open_stream(self, peer_id: str, protocol_id: str) -> RawStream:

@@ -96,7 +96,7 @@ async def open_transport(
         psk=swarm_key or None,
     )
     host = BasicHost(swarm, disable_identify_address_discovery=True)
-    never_identify_others(host)
+    never_identify_others(swarm)
     async with background_trio_service(swarm), trio.open_nursery() as nursery:
         transport = Libp2pTransport(host, swarm, nursery)
         await listening.listen(swarm, endpoints)
@@ -146,41 +146,45 @@ class Libp2pTransport:
 
         self._host.set_stream_handler(TProtocol(protocol_id), accept)  # type: ignore[arg-type]
 
-    async def dial(self, peer_id: str, addresses: Sequence[str]) -> None:
-        """Connect, proving that the peer at the other end is `peer_id`. At once if already connected.
+    async def dial(self, peer_id: str, addresses: Sequence[str]) -> str:
+        """Connect, proving that the peer at the other end is `peer_id`. Raises DialFailed.
 
-        The addresses are tried in order, each with a head start over the next (happy eyeballs, RFC 8305), and
-        the first that proves the peer wins. Raises DialFailed.
+        The addresses are tried in order, each with a head start over the next (happy eyeballs, RFC 8305); the
+        first that proves the peer wins and is returned. "", at once, if there is a connection already.
         """
-        expected = _parsed(peer_id)
+        try:
+            expected = ID.from_base58(peer_id)
+        except ValueError:
+            raise DialFailed(f"{peer_id!r} is no peer id") from None
         if live_connections(self._swarm, expected):
-            return
-        targets: list[Multiaddr] = []
+            return ""
+        targets: dict[Multiaddr, str] = {}
         reasons: list[str] = []
         for text in addresses:
             try:
-                targets.append(Multiaddr(str(parse_endpoint(text))))
+                targets.setdefault(Multiaddr(str(parse_endpoint(text))), text)
             except AddressError as error:
                 reasons.append(str(error))
-        connected = trio.Event()
+        answered: list[str] = []
         async with trio.open_nursery() as nursery:
 
             async def attempt(target: Multiaddr, failed: trio.Event) -> None:
                 reason = await self._dial_address(target, expected)
                 if reason is None:
-                    connected.set()
+                    answered.append(targets[target])
                     nursery.cancel_scope.cancel()
                 else:
                     reasons.append(f"{target}: {reason}")
                 failed.set()
 
-            for target in dict.fromkeys(targets):
+            for target in targets:
                 failed = trio.Event()
                 nursery.start_soon(attempt, target, failed)
                 with trio.move_on_after(DIAL_HEAD_START_S):
                     await failed.wait()
-        if not connected.is_set():
+        if not answered:
             raise DialFailed("; ".join(reasons) or "no address is known")
+        return answered[0]
 
     async def _dial_address(self, target: Multiaddr, expected: ID) -> str | None:
         """Why that address failed, or None if it proved the peer."""
@@ -194,7 +198,7 @@ class Libp2pTransport:
 
     async def open_stream(self, peer_id: str, protocol_id: str) -> RawStream:
         """A new stream on the newest connection. Raises StreamBroken (also when the peer lacks the protocol)."""
-        connections = live_connections(self._swarm, _parsed(peer_id))
+        connections = self._connections(peer_id)
         if not connections:
             raise StreamBroken(f"not connected to {peer_id}")
         # The newest: an older one may belong to a peer that crashed and has come back.
@@ -211,13 +215,19 @@ class Libp2pTransport:
 
     async def disconnect(self, peer_id: str) -> None:
         """Close every connection to that peer. Never raises."""
-        for connection in live_connections(self._swarm, _parsed(peer_id)):
+        for connection in self._connections(peer_id):
             _cut(connection)
         await trio.lowlevel.checkpoint()
 
     def on_change(self, callback: Callable[[str, bool], None]) -> None:
         """Call back with (peer_id, connected) when a peer's first connection appears or its last one goes."""
         self._peers.callbacks.append(callback)
+
+    def _connections(self, peer_id: str) -> list[SwarmConn]:
+        try:
+            return live_connections(self._swarm, ID.from_base58(peer_id))
+        except ValueError:
+            return []  # no peer id, hence nobody
 
     async def _close(self) -> None:
         for peer in list(self._swarm.connections):
@@ -322,10 +332,6 @@ def _cut(connection: SwarmConn) -> None:
     muxed = connection.muxed_conn
     if isinstance(muxed, SteadyYamux):
         muxed.cut()
-
-
-def _parsed(peer_id: str) -> ID:
-    return ID.from_base58(peer_id)
 
 
 def _innermost(error: BaseException) -> str:

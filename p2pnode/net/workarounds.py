@@ -14,7 +14,7 @@ from typing import Any
 import trio
 from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
 from libp2p.custom_types import StreamHandlerFn
-from libp2p.host.basic_host import BasicHost, _IdentifyNotifee
+from libp2p.host.basic_host import _IdentifyNotifee
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection import swarm_connection
@@ -67,15 +67,14 @@ def fill_frames() -> None:
     yamux.MAX_MESSAGE_SIZE = FRAME_BYTES
 
 
-def never_identify_others(host: BasicHost) -> None:
+def never_identify_others(swarm: Swarm) -> None:
     """Answer Identify, but do not ask it of every peer that connects.
 
     What a p2pnode peer is it says itself in Hello; the library's own round costs both sides some milliseconds
     at every connection, in tasks that outlive the host.
     """
-    swarm = host.get_network()
-    for notifee in [n for n in swarm.notifees if isinstance(n, _IdentifyNotifee)]:  # type: ignore[attr-defined]
-        swarm.remove_notifee(notifee)  # type: ignore[attr-defined]
+    for notifee in [n for n in swarm.notifees if isinstance(n, _IdentifyNotifee)]:
+        swarm.remove_notifee(notifee)
 
 
 def tune_socket(stream: trio.SocketStream) -> None:
@@ -171,7 +170,7 @@ class SteadyUpgrader(TransportUpgrader):
     """Makes our yamux where the library would make its own, whatever class was registered."""
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
-        await self.muxer_multistream.select_transport(conn)  # type: ignore[arg-type]
+        await self.muxer_multistream.select_transport(conn)
         return SteadyYamux(conn, peer_id)
 
 

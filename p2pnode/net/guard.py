@@ -1,0 +1,191 @@
+"""The one wrapper round every protocol that this node answers: authorise, bound, survive.
+
+Denied by default: a request is handled only if `authorise` lets its peer say that verb. A handler that raises
+one of our errors answers with it; any other exception is logged and answered as `internal`; a peer that talks
+nonsense, stalls or vanishes costs its stream. Nothing of it reaches libp2p, where it would end the host.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+import trio
+
+from p2pnode import errors
+from p2pnode.env import Env
+from p2pnode.env.net import RawStream, StreamHandler, Transport
+from p2pnode.net.exchange import Exchange
+from protocols.errors import UNKNOWN_VERB, LocalProtocolError
+from protocols.machine import Link, Received, Side, UnknownVerb
+from protocols.message import Error, Message, ProtocolSpec
+
+#: Streams of one peer on one protocol. Twice what an asker of ours opens, for it may have let go of some
+#: already.
+STREAMS_MAX = 16
+#: Handlers at work, over all peers and protocols; beyond it everybody is told to come back.
+HANDLERS_MAX = 512
+#: A stream that was opened to ask something must ask it by then.
+FIRST_REQUEST_S = 10.0
+#: A stream between two requests may rest so long. Askers let go at half of it.
+IDLE_S = 600.0
+#: What to tell a peer that hit a bound.
+RETRY_AFTER_S = 1.0
+#: An error's sentence on the wire; its field allows no more.
+MESSAGE_CHARS_MAX = 4096
+#: Farewells to a peer that misbehaved must not wait for it.
+FAREWELL_S = 1.0
+
+_NO_ANSWER = "a handler ended without an answer"
+
+Handler = Callable[[str, Message, Exchange], Awaitable[None]]
+Authorise = Callable[[str, str, str], None]
+
+_log = structlog.get_logger("p2pnode.net")
+
+
+class Guard:
+    """Serves protocols on a transport. `counts` tells how often what went wrong, for the metrics."""
+
+    def __init__(self, transport: Transport, env: Env, authorise: Authorise) -> None:
+        """`authorise(peer_id, protocol name, verb)` raises errors.Unauthorized for what may not be asked."""
+        self._transport = transport
+        self._clock = env.clock
+        self._authorise = authorise
+        self._streams: Counter[tuple[str, str]] = Counter()
+        self._handlers = 0
+        #: Keys: requests, refused, busy, unknown, failed (handlers that raised what they should not),
+        #: nonsense.
+        self.counts: Counter[str] = Counter()
+
+    def serve(self, spec: ProtocolSpec, handlers: Mapping[type[Message], Handler]) -> None:
+        """Answer that protocol from now on. A request without a handler is answered as an unknown verb."""
+
+        async def accept(stream: RawStream) -> None:
+            await self._survive(spec, handlers, stream)
+
+        handler: StreamHandler = accept
+        self._transport.serve(spec.protocol_id, handler)
+
+    async def _survive(self, spec: ProtocolSpec, handlers: Mapping[type[Message], Handler], stream: RawStream) -> None:
+        """The outermost shell of a stream: whatever happens, the stream is let go and nothing is raised."""
+        exchange = Exchange(stream, Link(spec, Side.ANSWERER))
+        place = (stream.peer_id, spec.protocol_id)
+        self._streams[place] += 1
+        finished = False
+        try:
+            finished = await self._answer_all(spec, handlers, exchange, crowded=self._streams[place] > STREAMS_MAX)
+        except errors.PeerLost as error:
+            if error.details.get("nonsense"):
+                self.counts["nonsense"] += 1
+                _log.warning("a peer broke the protocol", peer=stream.peer_id, protocol=spec.name, error=str(error))
+                await self._farewell(exchange, Error(code="usage", message=str(error)))
+        except Exception:  # noqa: BLE001  # the shell's own bug must not end the host
+            self.counts["failed"] += 1
+            _log.exception("answering a stream failed", peer=stream.peer_id, protocol=spec.name)
+        finally:
+            self._streams[place] -= 1
+            if not self._streams[place]:
+                del self._streams[place]
+            if finished:
+                await exchange.close()
+            else:
+                await exchange.reset()
+
+    async def _answer_all(
+        self,
+        spec: ProtocolSpec,
+        handlers: Mapping[type[Message], Handler],
+        exchange: Exchange,
+        *,
+        crowded: bool,
+    ) -> bool:
+        """Answer request after request. True if the stream came to a proper end."""
+        patience_s = FIRST_REQUEST_S
+        while True:
+            with trio.move_on_after(patience_s) as bound:
+                request = await exchange.next_request()
+            if bound.cancelled_caught:
+                return patience_s == IDLE_S
+            if request is None:
+                return True
+            self.counts["requests"] += 1
+            if isinstance(request, UnknownVerb):
+                self.counts["unknown"] += 1
+                await exchange.send(Error(code=UNKNOWN_VERB, message=f"{spec.name} knows no verb {request.verb!r}"))
+            elif crowded or self._handlers >= HANDLERS_MAX:
+                self.counts["busy"] += 1
+                await exchange.send(_as_message(errors.Busy("too much at once", retry_after_s=RETRY_AFTER_S)))
+                if crowded:
+                    return True
+            else:
+                await self._answer(spec, handlers, exchange, request)
+                if exchange.owes_payload:
+                    return False
+            patience_s = IDLE_S
+
+    async def _answer(
+        self,
+        spec: ProtocolSpec,
+        handlers: Mapping[type[Message], Handler],
+        exchange: Exchange,
+        request: Received,
+    ) -> None:
+        message = request.message
+        answer: Error
+        self._handlers += 1
+        try:
+            self._authorise(exchange.peer_id, spec.name, message.verb())
+            handler = handlers.get(type(message))
+            if handler is None:
+                self.counts["unknown"] += 1
+                answer = Error(code=UNKNOWN_VERB, message=f"this node does not answer {message.verb()!r}")
+            else:
+                await handler(exchange.peer_id, message, exchange)
+                answer = Error(code="internal", message=_NO_ANSWER)
+        except errors.PeerLost:
+            # Either the asker is gone, or a third peer of whom the handler wanted something: the next line
+            # tells.
+            answer = Error(code=errors.PeerLost.code, message="a peer that was needed is gone", retryable=True)
+        except errors.P2PNodeError as error:
+            if isinstance(error, errors.Refused):
+                self.counts["refused"] += 1
+            answer = _as_message(error)
+        except Exception:  # noqa: BLE001  # the outermost shell of a handler
+            self.counts["failed"] += 1
+            _log.exception("a handler failed", peer=exchange.peer_id, protocol=spec.name, verb=message.verb())
+            answer = Error(code="internal", message=f"{message.verb()} failed on this node; its log says why")
+        finally:
+            self._handlers -= 1
+        try:
+            await exchange.send(answer)
+        except LocalProtocolError:
+            return  # the handler has answered, as it should
+        if answer.message is _NO_ANSWER:
+            self.counts["failed"] += 1
+            _log.error(_NO_ANSWER, protocol=spec.name, verb=message.verb())
+
+    async def _farewell(self, exchange: Exchange, error: Error) -> None:
+        with trio.move_on_after(FAREWELL_S):
+            try:
+                await exchange.send(error)
+            except (errors.PeerLost, LocalProtocolError):
+                pass  # it does not listen, or nothing more may be said
+
+
+def _as_message(error: errors.P2PNodeError) -> Error:
+    """An error as it travels: its code, its sentence, and those details that a message can carry."""
+    details = {
+        key: value
+        for key, value in error.details.items()
+        if value is None or isinstance(value, str | int | float | bool | list)
+    }
+    if isinstance(error, errors.Busy):
+        details["retry_after_s"] = error.retry_after_s
+    return Error(
+        code=error.code,
+        message=error.message[:MESSAGE_CHARS_MAX],
+        retryable=error.retryable,
+        details=details,
+    )
