@@ -110,9 +110,7 @@ class HealthService:
         state = self.state_of(peer_id)
         if state in (State.ALIVE, State.SUSPECT):
             try:
-                answer, _ = await self._peers.ask(
-                    peer_id, words.HEALTH, words.AskStatus(), timeout_s=STATUS_TIMEOUT_S
-                )
+                answer, _ = await self._peers.ask(peer_id, words.HEALTH, words.AskStatus(), timeout_s=STATUS_TIMEOUT_S)
             except P2PNodeError:
                 pass  # the detector, not this call, decides what silence means
             else:
@@ -268,9 +266,7 @@ class HealthService:
                 answered = not isinstance(error, (PeerLost, SwarmUnreachable, Timeout))
             else:
                 answered = True
-                self._perform(
-                    self._detector.heard(request.peer_id, pong.incarnation, pong.claims, self._now())
-                )
+                self._perform(self._detector.heard(request.peer_id, pong.incarnation, pong.claims, self._now()))
         await exchange.send(words.Probed(answered=answered))
 
     async def _on_ask_status(self, peer_id: str, request: Message, exchange: Exchange) -> None:
@@ -303,9 +299,7 @@ class HealthService:
     def _document(self, status: words.Status) -> dict[str, Any]:
         """A Status as `health` shows it, figures rounded for people."""
         figures = {name: getattr(status, name) for name in status.__struct_fields__}
-        return {
-            name: round(value, 2) if isinstance(value, float) else value for name, value in figures.items()
-        }
+        return {name: round(value, 2) if isinstance(value, float) else value for name, value in figures.items()}
 
     def _node_id_of(self, peer_id: str) -> str:
         return next((member.node_id for member in self._members() if member.peer_id == peer_id), peer_id)
