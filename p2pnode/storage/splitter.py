@@ -44,6 +44,10 @@ class CutShard:
     rows: int
     bytes: int
 
+    @property
+    def format(self) -> str:
+        return self.path.suffix[1:]
+
 
 async def cut_shards(
     source: Source, env: Env, folder: Path, *, format: str = PARQUET, shard_rows: int

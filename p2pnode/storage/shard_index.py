@@ -1,0 +1,67 @@
+"""What was found in each shard file, kept so that it need not be found again: outline, rows, statistics.
+
+Everything here follows from the files; losing it costs hashing them once more, so commits are not synced. This file
+refuses to say which shards exist: the directory does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+import libipld
+
+from p2pnode.core.records import plain_stats, read_stats
+from p2pnode.errors import NotFound
+from p2pnode.storage.statistics import ShardFacts
+
+#: Raised when the meaning of a row changes: the table is then filled anew from the files.
+LAYOUT = 1
+
+
+class ShardIndex:
+    """The table. Any thread may call: sqlite itself lets one statement in at a time, and each stands alone."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute("PRAGMA synchronous=NORMAL")
+        if database.execute("PRAGMA user_version").fetchone()[0] != LAYOUT:
+            database.execute("DROP TABLE IF EXISTS shards")
+            database.execute(f"PRAGMA user_version={LAYOUT}")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS shards "
+            "(cid BLOB PRIMARY KEY, bytes INTEGER, outline BLOB, rows INTEGER, stats BLOB) WITHOUT ROWID"
+        )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def sizes(self) -> dict[bytes, int]:
+        """Bytes of every shard that is known here."""
+        return dict(self._database.execute("SELECT cid, bytes FROM shards"))
+
+    def add(self, cid: bytes, size: int, outline: bytes, facts: ShardFacts) -> None:
+        """Remember what was found."""
+        stats = libipld.encode_dag_cbor(plain_stats(facts.stats))
+        self._database.execute(
+            "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?)", (cid, size, outline, facts.rows, stats)
+        )
+
+    def remove(self, cid: bytes) -> None:
+        """Forget a shard."""
+        self._database.execute("DELETE FROM shards WHERE cid = ?", (cid,))
+
+    def facts(self, cid: bytes) -> ShardFacts:
+        """Rows and statistics. Raises NotFound."""
+        rows, stats = self._row("SELECT rows, stats FROM shards WHERE cid = ?", cid)
+        return ShardFacts(rows, read_stats(libipld.decode_dag_cbor(stats)))
+
+    def outline(self, cid: bytes) -> bytes:
+        """Chunk digests. Raises NotFound."""
+        return self._row("SELECT outline FROM shards WHERE cid = ?", cid)[0]
+
+    def _row(self, query: str, cid: bytes) -> tuple:
+        row = self._database.execute(query, (cid,)).fetchone()
+        if row is None:
+            raise NotFound("the shard is not here any more")
+        return row
