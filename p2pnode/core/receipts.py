@@ -1,8 +1,8 @@
 """Receipts: what a holder found in a shard, signed; and the draft of a version that stands on them.
 
-A receipt is made after the bytes were verified, read back and synced, so it is at once a proof of storage and the source of the
-statistics that later decide pruning. A version draft names every shard with its receipts; whoever signs the version
-(a coordinator for itself or for a client) checks the receipts and nothing else.
+A receipt is made after the bytes were verified, read back and synced, so it is at once a proof of storage and the
+source of the statistics that later decide pruning. A version draft names every shard with its receipts; whoever signs
+the version (a coordinator for itself or for a client) checks the receipts and nothing else.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def sign_receipt(body: bytes, sign: Callable[[bytes], bytes]) -> bytes:
     return sign(_DOMAIN + body)
 
 
-def read_receipt(
-    holder: str, body: bytes, signature: bytes, verify: Callable[[str, bytes, bytes], bool]
-) -> Receipt:
+def read_receipt(holder: str, body: bytes, signature: bytes, verify: Callable[[str, bytes, bytes], bool]) -> Receipt:
     """The receipt in `body`, proved to be `holder`'s.
 
     Raises:
@@ -60,12 +58,7 @@ def read_receipt(
         plain = libipld.decode_dag_cbor(body)
         cid, rows, size, stats = plain["c"], plain["r"], plain["b"], read_stats(plain["s"])
         receipt = Receipt(holder, cid, rows, size, stats, signature)
-        if (
-            not isinstance(cid, bytes)
-            or type(rows) is not int
-            or type(size) is not int
-            or receipt.body != body
-        ):
+        if not isinstance(cid, bytes) or type(rows) is not int or type(size) is not int or receipt.body != body:
             raise ValueError("not canonical")
     except (ValueError, TypeError, KeyError) as error:
         raise IntegrityError("A receipt cannot be read.", holder=holder) from error
@@ -179,9 +172,7 @@ def settle(draft: VersionDraft, need: int, stores: Callable[[str], bool]) -> tup
         receipts = draft.receipts.get(cid, ())
         strangers = sorted({receipt.holder for receipt in receipts if not stores(receipt.holder)})
         if strangers:
-            raise Unauthorized(
-                "A receipt comes from a peer that holds no shards in this swarm.", peers=strangers
-            )
+            raise Unauthorized("A receipt comes from a peer that holds no shards in this swarm.", peers=strangers)
         if len({receipt.holder for receipt in receipts}) < need:
             raise NotDurable(f"A shard has {len(receipts)} of the {need} receipts that it needs.")
         entries[cid] = agreed(receipts)

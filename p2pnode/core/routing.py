@@ -42,9 +42,7 @@ def route(wanted: Sequence[Wanted], candidates: Mapping[bytes, Sequence[str]], *
     rows: dict[str, int] = {}
     chosen: dict[str, list[Wanted]] = {}
     missing: list[Wanted] = []
-    by_choice = sorted(
-        wanted, key=lambda shard: (len(candidates.get(shard.cid, ())), -shard.rows, shard.index)
-    )
+    by_choice = sorted(wanted, key=lambda shard: (len(candidates.get(shard.cid, ())), -shard.rows, shard.index))
     for shard in by_choice:
         peers = candidates.get(shard.cid, ())
         if not peers:

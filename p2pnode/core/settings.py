@@ -30,6 +30,9 @@ class Settings:
     #: 32-byte pre-shared key as 64 hex characters, or empty.
     swarm_key: str = field(default="", repr=False)
 
+    #: How long a newcomer waits for a bootstrap peer; None waits (and dials) for ever.
+    join_timeout_s: float | None = 30.0
+
     shard_rows: int = 1000
     replicas: int = 3
     use_consistent_hashing: bool = True

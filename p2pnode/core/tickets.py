@@ -1,8 +1,8 @@
 """Tickets: a coordinator's signed leave for a client to push shards straight to their holders.
 
 A client authors no events, so a holder would refuse its shards. The ticket names the client, the dataset, the
-content ids, their bytes together and an expiry; any holder can check it alone. It grants no more than storage for an hour:
-the shards count only once a coordinator signs the version, and unreferenced ones are collected.
+content ids, their bytes together and an expiry; any holder can check it alone. It grants no more than storage for an
+hour: the shards count only once a coordinator signs the version, and unreferenced ones are collected.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def issue(
     sign: Callable[[bytes], bytes],
 ) -> bytes:
     """A signed ticket, as it travels: the DAG-CBOR body and the coordinator's Ed25519 signature after it."""
-    ticket = Ticket(
-        dataset_id, client, coordinator, tuple(sorted(set(cids))), size, int(wall) + TICKET_LIFE_S
-    )
+    ticket = Ticket(dataset_id, client, coordinator, tuple(sorted(set(cids))), size, int(wall) + TICKET_LIFE_S)
     body = ticket.body()
     return body + sign(_DOMAIN + body)
 
@@ -90,9 +88,7 @@ def check(
     if ticket.client != client:
         raise Unauthorized("The ticket was made out to another client.")
     if wall > ticket.expires + CLOCK_SLACK_S:
-        raise Unauthorized(
-            "The ticket has expired.", advice="Publish again; a new ticket is asked for each time."
-        )
+        raise Unauthorized("The ticket has expired.", advice="Publish again; a new ticket is asked for each time.")
     if cid not in ticket.cids:
         raise Unauthorized("The ticket does not name this shard.")
     return ticket
@@ -106,11 +102,7 @@ def _parse(wire: bytes) -> Ticket:
         well_formed = all(isinstance(text, str) for text in texts) and all(
             isinstance(cid, bytes) for cid in ticket.cids
         )
-        if (
-            not well_formed
-            or not isinstance(ticket.expires, int)
-            or ticket.body() != wire[:-_SIGNATURE_BYTES]
-        ):
+        if not well_formed or not isinstance(ticket.expires, int) or ticket.body() != wire[:-_SIGNATURE_BYTES]:
             raise ValueError("not canonical")
     except (ValueError, TypeError, KeyError) as error:
         raise Unauthorized("The ticket cannot be read.") from error

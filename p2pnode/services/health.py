@@ -75,6 +75,8 @@ class HealthService:
         self._callbacks: list[OnChange] = []
         self._fetching: set[str] = set()
         self._nursery: trio.Nursery | None = None
+        #: Set, and replaced by a new one, whenever a member's state becomes another.
+        self._changed = trio.Event()
 
     @property
     def handlers(self) -> Mapping[type[Message], Handler]:
@@ -102,6 +104,11 @@ class HealthService:
     def on_change(self, callback: OnChange) -> None:
         """Call back with (peer_id, state) whenever a member's state becomes another. It must not raise."""
         self._callbacks.append(callback)
+
+    async def until_doubtful(self, peer_id: str) -> None:
+        """Return as soon as that member is suspected, dead or gone."""
+        while self.state_of(peer_id) is State.ALIVE:
+            await self._changed.wait()
 
     async def status_of(self, peer_id: str) -> dict[str, Any]:
         """How that member is: asked for unless it is dead or left; figures are None if it does not say."""
@@ -178,6 +185,8 @@ class HealthService:
                 case Changed():
                     if command.state in (State.DEAD, State.LEFT):
                         self._holdings.forget(command.peer_id)
+                    self._changed.set()
+                    self._changed = trio.Event()
                     for callback in self._callbacks:
                         callback(command.peer_id, command.state)
 
@@ -245,7 +254,9 @@ class HealthService:
 
     async def _on_ping(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         assert isinstance(request, words.Ping)
-        commands = self._detector.heard(peer_id, request.incarnation, request.claims, self._now())
+        # A client may look, to learn who is alive and who holds what; what it claims of others counts for nothing.
+        claims = request.claims if self._detector.state_of(peer_id) is not None else ()
+        commands = self._detector.heard(peer_id, request.incarnation, claims, self._now())
         pong = words.Pong(
             incarnation=self._detector.incarnation,
             claims=self._detector.claims_for(peer_id),

@@ -1,0 +1,54 @@
+"""A dataset's placement policy: the words a publisher chose, as a manifest keeps them and placement reads them.
+
+Everything that later decides where a replica belongs is in the manifest, so that every peer computes the same holders
+from the same version, long after the publisher is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from p2pnode.core.model import Member
+from p2pnode.core.placement import place_each
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Where the replicas shall lie. `replicas` EVERYWHERE (0) is every storage member."""
+
+    replicas: int = 3
+    balanced: bool = False
+    preferences: Mapping[str, float] = field(default_factory=dict)
+    min_regions: int | None = None
+
+    def as_document(self) -> dict[str, Any]:
+        """The words kept in the manifest; absent ones have their default."""
+        document: dict[str, Any] = {"strategy": "balanced_load" if self.balanced else "consistent_hash"}
+        if self.preferences:
+            document["preferences"] = dict(self.preferences)
+        if self.min_regions:
+            document["min_regions"] = self.min_regions
+        return document
+
+    @classmethod
+    def of_document(cls, replicas: int, document: Mapping[str, Any]) -> Policy:
+        """The policy that a manifest records."""
+        return cls(
+            replicas=replicas,
+            balanced=document.get("strategy") == "balanced_load",
+            preferences=document.get("preferences", {}),
+            min_regions=document.get("min_regions"),
+        )
+
+    def place(self, cids: Sequence[bytes], members: Sequence[Member]) -> list[list[str]]:
+        """Peer ids that should hold each shard of one version, best first."""
+        return place_each(
+            cids,
+            members,
+            self.replicas,
+            balanced=self.balanced,
+            preferences=self.preferences,
+            min_regions=self.min_regions,
+        )

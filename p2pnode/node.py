@@ -1,0 +1,472 @@
+"""One node, whole: which parts it has, and in which order they start and stop.
+
+    home lock → identity → event log → shard store → SQL runner → transport → guard → join → `up` event → ready
+
+This is the composition root: it builds every part with what it needs, owns the one nursery, and hands the parts'
+deeds on to `api`. It decides nothing itself; a method here is at most a look into two parts. Everything that runs in
+the background is a child of the nursery and dies with it, within 3 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import structlog
+import trio
+
+from bootstrap.address import PeerAddress, parse_bootstrap
+from bootstrap.identity import Identity
+from bootstrap.joining import Joining
+from p2pnode.core.holdings import Holdings, holdings_digest
+from p2pnode.core.membership import RELAYS, Detector, State
+from p2pnode.core.model import DatasetRecord, Member, NodeRole
+from p2pnode.core.settings import Settings
+from p2pnode.env import Env
+from p2pnode.env.net import Transport
+from p2pnode.errors import AddressError, NotFound, SwarmUnreachable, UsageError
+from p2pnode.net.guard import Guard
+from p2pnode.net.host import open_transport
+from p2pnode.net.peers import Peers
+from p2pnode.query.runner import SqlRunner
+from p2pnode.services.ask import Answer, Asker
+from p2pnode.services.datasets import Datasets, Published
+from p2pnode.services.doctor import Findings
+from p2pnode.services.fetch import Fetcher
+from p2pnode.services.gather import Gatherer
+from p2pnode.services.health import HealthService
+from p2pnode.services.joining import JoiningService
+from p2pnode.services.locate import Locator
+from p2pnode.services.metadata import MetadataService
+from p2pnode.services.publish import Publisher
+from p2pnode.services.push import Progress
+from p2pnode.services.query import FragmentService
+from p2pnode.services.shard_transfer import ShardTransferService
+from p2pnode.services.vitals import Vitals
+from p2pnode.storage.event_log import EventLog
+from p2pnode.storage.home_lock import hold_home
+from p2pnode.storage.identity_file import load_or_create
+from p2pnode.storage.listen_port import keep_ports, kept_listen
+from p2pnode.storage.shard_store import ShardStore
+from protocols.health import HEALTH
+from protocols.metadata import METADATA
+from protocols.query import QUERY
+from protocols.shard_transfer import SHARD_TRANSFER
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for saying good-bye when the node stops; the rest of the 3 s is the transport's.
+FAREWELL_S = 0.5
+#: Seconds that a node which knows its swarm from before waits for anybody of it, before it is ready alone.
+REJOIN_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A member or a connected client, as this node sees it."""
+
+    node_id: str
+    peer_id: str
+    role: str
+    state: str
+    addresses: tuple[str, ...]
+    region: str
+    rtt_ms: float | None
+
+
+@asynccontextmanager
+async def open_node(settings: Settings, env: Env | None = None) -> AsyncIterator[Node]:
+    """A running node that has joined its swarm (or begun one); it leaves when the block ends.
+
+    A node with bootstrap peers waits for one of them for `settings.join_timeout_s` seconds (for ever if that is
+    None); one whose home knows the swarm already waits REJOIN_WAIT_S and then goes on alone, still dialing.
+
+    Raises:
+        AddressError, ConfigError: naming the setting that is wrong.
+        HomeInUse: another node runs on this home.
+        GenesisMismatch, NodeIdTaken: the swarm refuses this node.
+        SwarmUnreachable: no bootstrap peer answered in time.
+        StorageFailed: the disk cannot be written.
+    """
+    env = env or Env()
+    home = settings.home
+    bootstrap = _checked_bootstrap(settings)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold_home(home))
+        identity = await env.executor.run(load_or_create, env.disk, home / "identity.key", env.rng.token)
+        events = await EventLog.open(env, home / "catalog.db")
+        stack.push_async_callback(events.close)
+        store = await ShardStore.open(home, env)
+        stack.push_async_callback(store.close)
+        runner = await stack.enter_async_context(
+            SqlRunner(
+                env,
+                store.folder,
+                home / "spill",
+                memory_bytes=settings.query_memory_bytes,
+                workers=settings.query_workers,
+                timeout_s=settings.query_timeout_s,
+                allow_unfenced=settings.allow_unfenced_sql,
+            )
+        )
+        listen = kept_listen(env.disk, home, settings.listen)
+        transport = await stack.enter_async_context(open_transport(identity.seed, listen, settings.swarm_key))
+        keep_ports(env.disk, home, settings.listen, transport.addresses())
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        node = Node(settings, env, identity, transport, events, store, runner, bootstrap)
+        try:
+            await node.start(nursery)
+            yield node
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(FAREWELL_S):
+                await node.farewell()
+            nursery.cancel_scope.cancel()
+
+
+class Node:
+    """The parts of one node and what they do together. Made by `open_node`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        env: Env,
+        identity: Identity,
+        transport: Transport,
+        events: EventLog,
+        store: ShardStore,
+        runner: SqlRunner,
+        bootstrap: Sequence[PeerAddress],
+    ) -> None:
+        self.settings = settings
+        self.env = env
+        self._identity = identity
+        self._transport = transport
+        self._store = store
+        self._runner = runner
+        self._has_bootstrap = bool(bootstrap)
+        self._net = Peers(transport, env)
+        self._holdings = Holdings()
+        self._vitals = Vitals(env, settings.home)
+        self._metadata = MetadataService(self._net, events, identity, env, settings)
+        self._health = HealthService(
+            self._net,
+            Detector(
+                identity.peer_id, env.rng, probe_s=settings.probe_s, relays=RELAYS if settings.role.is_member else 0
+            ),
+            self._holdings,
+            env,
+            settings,
+            self._vitals,
+            my_holdings=lambda: (holdings_digest(store.cids()), store.cids()),
+            held_bytes=lambda: store.bytes,
+            members=lambda: self._metadata.catalog.members(),
+        )
+        self._datasets = Datasets(
+            env, identity, settings.role, self._metadata, self._net, self._holdings, alive=self._is_alive
+        )
+        self._transfer = ShardTransferService(
+            self._net, store, env, settings, identity, check_ticket=self._datasets.check_ticket
+        )
+        self._locator = Locator(
+            env,
+            identity.peer_id,
+            self._holdings,
+            self._transfer,
+            mine=store.has,
+            storing=self._datasets.storing,
+            alive=self._is_alive,
+        )
+        self._fragments = FragmentService(store, runner, queries_max=settings.queries_max)
+        self._publisher = Publisher(
+            env, settings, self._datasets, self._transfer, settings.home / "cutting", alive=self._is_alive
+        )
+        self._asker = self._build_asker()
+        self._fetcher = Fetcher(env, self._transfer, self._locator)
+        self._joining = JoiningService(
+            env,
+            self._net,
+            Joining(identity.peer_id, bootstrap, env.rng),
+            greet=self._metadata.greet,
+            wanted=self._wanted_peers,
+        )
+
+    def _build_asker(self) -> Asker:
+        gatherer = Gatherer(
+            self.env,
+            self._net,
+            self.peer_id,
+            self._fragments,
+            candidates=self._locator.candidates,
+            ask_everyone=self._locator.ask_everyone,
+            until_doubtful=self._health.until_doubtful,
+            node_id_of=self._datasets.node_id_of,
+        )
+        return Asker(
+            self.env,
+            self._datasets,
+            gatherer,
+            self._runner,
+            manifest_of=self._datasets.manifest,
+            timeout_s=self.settings.query_timeout_s,
+        )
+
+    # -- starting and stopping -------------------------------------------------------------------------------
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Serve, join (or begin) the swarm, and record that this node is up. For `open_node`."""
+        await self._metadata.open(self.addresses)
+        self._metadata.answer_with(self._datasets.answer_proposal, self._datasets.issue_ticket)
+        self._transport.on_change(self._health.connection_changed)
+        self._transport.on_change(self._joining.connection_changed)
+        guard = Guard(self._transport, self.env, self._metadata.authorise)
+        guard.serve(METADATA, self._metadata.handlers)
+        guard.serve(HEALTH, self._health.handlers)
+        if self.role.stores:
+            guard.serve(SHARD_TRANSFER, self._transfer.handlers)
+            guard.serve(QUERY, self._fragments.handlers)
+        await self._vitals.start(nursery)
+        knew_swarm = self._metadata.genesis is not None
+        if not knew_swarm and not self._has_bootstrap:
+            await self._begin_swarm()
+        for task in (self._metadata.run, self._health.run, self._joining.run):
+            nursery.start_soon(task)
+        if self._has_bootstrap or knew_swarm:
+            await self._until_joined(knew_swarm)
+        if self.role.is_member:
+            await self._metadata.announce()
+
+    async def _begin_swarm(self) -> None:
+        if not self.role.is_member:
+            raise UsageError(
+                "A client begins no swarm.", advice="Give it --bootstrap with the address of a node that is up."
+            )
+        await self._metadata.found(self.node_id)
+
+    async def _until_joined(self, knew_swarm: bool) -> None:
+        limit = REJOIN_WAIT_S if knew_swarm else self.settings.join_timeout_s
+        with trio.move_on_after(float("inf") if limit is None else limit):
+            await self._joining.settled.wait()
+        if self._joining.refusal is not None:
+            raise self._joining.refusal
+        if not self._joining.settled.is_set() and not knew_swarm:
+            why = f" The last attempt: {self._joining.last_failure}." if self._joining.last_failure else ""
+            raise SwarmUnreachable(f"No bootstrap peer answered within {limit:g} s.{why}")
+
+    async def farewell(self) -> None:
+        """Tell some members that this node stops on purpose."""
+        await self._health.leave()
+
+    def _wanted_peers(self) -> Iterable[str]:
+        """Members that this node keeps a connection to: everybody, as long as swarms are small."""
+        return [
+            member.peer_id
+            for member in self._metadata.catalog.members()
+            if member.peer_id != self.peer_id and self._health.state_of(member.peer_id) is not State.DEAD
+        ]
+
+    def _is_alive(self, peer_id: str) -> bool:
+        return self._health.state_of(peer_id) in (State.ALIVE, State.SUSPECT)
+
+    # -- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> str:
+        return self.settings.node_id
+
+    @property
+    def peer_id(self) -> str:
+        return self._identity.peer_id
+
+    @property
+    def role(self) -> NodeRole:
+        return self.settings.role
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where this node can be dialed: full multiaddrs with /p2p/, loopback included."""
+        return self._transport.addresses()
+
+    # -- peers -----------------------------------------------------------------------------------------------
+
+    def connected(self) -> list[str]:
+        """Peer ids with a live connection, sorted."""
+        return self._net.connected()
+
+    def peers(self) -> list[PeerView]:
+        """Every known member and connected client, this node included, by node id."""
+        views = {self.peer_id: self._own_view()}
+        for member in self._metadata.catalog.everyone():
+            views.setdefault(member.peer_id, self._member_view(member))
+        connected = set(self._net.connected())
+        for record in self._net.known():
+            if record.peer_id in connected and record.peer_id not in views:
+                views[record.peer_id] = PeerView(
+                    record.node_id,
+                    record.peer_id,
+                    str(record.role),
+                    State.ALIVE.value,
+                    tuple(record.addresses),
+                    "",
+                    self._rtt_ms(record.peer_id),
+                )
+        return sorted(views.values(), key=lambda view: (view.node_id, view.peer_id))
+
+    def _own_view(self) -> PeerView:
+        settings = self.settings
+        return PeerView(
+            self.node_id, self.peer_id, self.role.value, State.ALIVE.value, tuple(self.addresses), settings.region, None
+        )
+
+    def _member_view(self, member: Member) -> PeerView:
+        state = State.LEFT if member.left else self._health.state_of(member.peer_id)
+        return PeerView(
+            member.node_id,
+            member.peer_id,
+            member.role.value,
+            state.value,
+            member.addresses,
+            member.region,
+            self._rtt_ms(member.peer_id),
+        )
+
+    def _rtt_ms(self, peer_id: str) -> float | None:
+        rtt = self._net.rtt_s(peer_id)
+        return None if rtt is None else round(rtt * 1000, 3)
+
+    # -- datasets --------------------------------------------------------------------------------------------
+
+    def define_locally(
+        self, name: str, description: str = "", schema: pa.Schema | None = None, *, dataset_id: str | None = None
+    ) -> DatasetRecord:
+        """A new dataset, known here at once and to the swarm with the first publish. Raises RoleError, UsageError."""
+        return self._datasets.define_locally(name, description, schema, dataset_id)
+
+    async def publish(
+        self,
+        dataset: str,
+        data: Any,
+        *,
+        create: bool = False,
+        format: str = "parquet",
+        shard_rows: int | None = None,
+        replicas: int | None = None,
+        strategy: str = "consistent_hash",
+        preferences: Sequence[Mapping[str, Any]] | None = None,
+        min_regions: int | None = None,
+        append: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Published:
+        """See `services.publish.Publisher.publish`."""
+        return await self._publisher.publish(
+            dataset,
+            data,
+            create=create,
+            format=format,
+            shard_rows=shard_rows,
+            replicas=replicas,
+            strategy=strategy,
+            preferences=preferences,
+            min_regions=min_regions,
+            append=append,
+            progress=progress,
+        )
+
+    async def dataset(self, name_or_id: str) -> DatasetRecord:
+        """The dataset; one round of sync before NotFound."""
+        return await self._datasets.find(name_or_id)
+
+    async def datasets(self) -> list[DatasetRecord]:
+        """Every dataset known here, by name."""
+        return self._datasets.all()
+
+    async def placed(self, name_or_id: str) -> Published:
+        """The dataset with the verified live holders of each shard."""
+        return self._datasets.placed(await self._datasets.find(name_or_id))
+
+    async def delete(self, name_or_id: str) -> None:
+        """Take a dataset away; a client asks a coordinator to."""
+        await self._datasets.delete(name_or_id)
+
+    async def providers(self, name_or_id: str) -> list[str]:
+        """Node ids of live nodes that hold at least one shard of it, asked if nobody has told."""
+        record = await self._datasets.find(name_or_id)
+        cids = [shard.cid for shard in record.manifest.shards] if record.manifest else []
+        found = await self._locator.holders(cids)
+        return sorted({self._datasets.node_id_of(peer) for peers in found.values() for peer in peers})
+
+    async def fetch_shard(self, shard_id: str, node_id: str | None = None) -> bytes:
+        """A shard's bytes, verified; from that node if one is named. Raises NotFound, ShardUnavailable."""
+        return await self._fetcher.fetch(shard_id, self._peer_named(node_id))
+
+    async def fetch_shard_to(self, shard_id: str, path: Path) -> int:
+        """Stream a shard into a file, verified; the bytes written. Raises NotFound, ShardUnavailable."""
+        return await self._fetcher.fetch_to(shard_id, path)
+
+    def _peer_named(self, node_id: str | None) -> str | None:
+        if node_id is None:
+            return None
+        member = self._metadata.catalog.member_named(node_id)
+        if member is None:
+            raise NotFound(f"There is no node {node_id!r}.")
+        return member.peer_id
+
+    # -- questions -------------------------------------------------------------------------------------------
+
+    async def query(
+        self,
+        sql: str,
+        *,
+        dataset: str | None = None,
+        on_missing: str = "error",
+        timeout_s: float | None = None,
+        at: str | None = None,
+    ) -> Answer:
+        """See `services.ask.Asker.query`."""
+        return await self._asker.query(sql, dataset=dataset, on_missing=on_missing, timeout_s=timeout_s, at=at)
+
+    async def explain(self, sql: str, *, dataset: str | None = None) -> dict[str, Any]:
+        """See `services.ask.Asker.explain`."""
+        return await self._asker.explain(sql, dataset=dataset)
+
+    # -- health ----------------------------------------------------------------------------------------------
+
+    async def health(self, node_id: str) -> dict[str, Any]:
+        """One node's state and vital signs. Raises NotFound."""
+        peer_id = self.peer_id if node_id == self.node_id else self._peer_named(node_id)
+        assert peer_id is not None
+        return await self._health.status_of(peer_id)
+
+    async def health_all(self) -> dict[str, dict[str, Any]]:
+        """Every member's, the dead ones' included, by node id."""
+        return await self._health.all_statuses()
+
+    async def doctor(self) -> list[dict[str, Any]]:
+        """What is wrong and what to do about it."""
+        sample = self._vitals.latest
+        findings = Findings(
+            me=self.peer_id,
+            addresses=self.addresses,
+            connected=self.connected(),
+            members=[(m, self._health.state_of(m.peer_id)) for m in self._metadata.catalog.members()],
+            placed=[self._datasets.placed(record) for record in self._datasets.all() if record.manifest],
+            fence=self._runner.fence,
+            disk_usage=sample.disk_usage,
+            loop_lag_ms=self._vitals.lag_s * 1000,
+            bootstrap_failure=self._joining.last_failure,
+        )
+        return [finding.as_document() for finding in findings.diagnose()]
+
+
+def _checked_bootstrap(settings: Settings) -> tuple[PeerAddress, ...]:
+    try:
+        return parse_bootstrap(settings.bootstrap, "bootstrap_peers")
+    except ValueError as error:
+        raise AddressError(str(error)) from error

@@ -1,0 +1,419 @@
+"""Datasets, as this node deals with them: define, publish, delete, look up, and say where the shards lie.
+
+Defining is a coordinator's or hybrid's deed. A client may *ask* for it: its proposal travels to a coordinator, which
+checks it and wraps it in an event of its own (`answer_proposal`, `issue_ticket` are that other end). A worker does
+neither. What one node does not know yet costs one round of sync before it is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import libipld
+import pyarrow as pa
+import structlog
+
+from bootstrap.identity import Identity, verify
+from p2pnode.core import records, tickets
+from p2pnode.core.cid import cid_text, record_cid
+from p2pnode.core.holdings import Holdings
+from p2pnode.core.model import EVERYWHERE, DatasetRecord, Manifest, Member, NodeRole
+from p2pnode.core.policy import Policy
+from p2pnode.core.receipts import VersionDraft, decode_draft, quorum, settle
+from p2pnode.core.schema import columns_of, schema_bytes, schema_of_bytes
+from p2pnode.env import Env
+from p2pnode.errors import (
+    NotFound,
+    P2PNodeError,
+    RoleError,
+    SchemaMismatch,
+    SwarmUnreachable,
+    Unauthorized,
+    UsageError,
+)
+from p2pnode.net.peers import Peers
+from p2pnode.services.metadata import MetadataService
+from p2pnode.storage.splitter import CutShard
+from protocols.metadata import METADATA, AskTicket, Propose, Ticket
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that a coordinator may take over a proposal: it waits for three disks.
+PROPOSAL_TIMEOUT_S = 30.0
+#: Random bytes of a dataset id: 26 characters of base32.
+_ID_BYTES = 17
+_ID_CHARS = 26
+_PROPOSAL_DOMAIN = b"p2pnode-proposal-1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedShard:
+    """A shard and the node ids that hold it, verified; `short` replicas are still to come."""
+
+    shard_id: str
+    cid: bytes
+    rows: int
+    bytes: int
+    holders: tuple[str, ...]
+    short: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A dataset with its shards as they lie now."""
+
+    dataset: DatasetRecord
+    shards: tuple[PlacedShard, ...]
+
+    @property
+    def short(self) -> int:
+        return sum(shard.short for shard in self.shards)
+
+
+def new_dataset_id(token: bytes) -> str:
+    """A dataset id from 17 random bytes."""
+    return "ds-" + base64.b32encode(token).decode().lower()[:_ID_CHARS]
+
+
+class Datasets:
+    """The catalog's datasets through one node's eyes and rights.
+
+    Args:
+        alive: whether a peer is worth asking now.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        identity: Identity,
+        role: NodeRole,
+        metadata: MetadataService,
+        peers: Peers,
+        holdings: Holdings,
+        *,
+        alive: Callable[[str], bool],
+    ) -> None:
+        self._env = env
+        self._identity = identity
+        self._role = role
+        self._metadata = metadata
+        self._peers = peers
+        self._holdings = holdings
+        self._alive = alive
+        #: Defined here, the event not yet acknowledged.
+        self._fresh: dict[str, DatasetRecord] = {}
+
+    # -- looking up ------------------------------------------------------------------------------------------
+
+    def known(self, name_or_id: str) -> DatasetRecord | None:
+        """What this node knows of it now, without asking anybody."""
+        found = self._metadata.catalog.dataset(name_or_id)
+        if found is None:
+            fresh = [record for record in self._fresh.values() if name_or_id in (record.dataset_id, record.name)]
+            found = fresh[0] if fresh else None
+        return found
+
+    async def find(self, name_or_id: str) -> DatasetRecord:
+        """The dataset, after one round of sync if it is not known here.
+
+        Raises:
+            NotFound: naming near misses.
+        """
+        found = self.known(name_or_id)
+        if found is None:
+            await self._metadata.refresh()
+            found = self.known(name_or_id)
+        if found is None:
+            names = [record.name for record in self.all()]
+            near = get_close_matches(name_or_id, names, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise NotFound(f"There is no dataset {name_or_id!r}.{hint}", near=near)
+        return found
+
+    async def manifest(self, version: bytes) -> Manifest:
+        """A version of any dataset by its content id, after one round of sync if it is not here. Raises NotFound."""
+        found = self._metadata.ledger.manifest(version)
+        if found is None:
+            await self._metadata.refresh()
+            found = self._metadata.ledger.manifest(version)
+        if found is None:
+            raise NotFound(f"No version {cid_text(version)} of any dataset is known.")
+        return found
+
+    async def refresh(self) -> None:
+        """One round of sync with a peer, for what this node may not know yet."""
+        await self._metadata.refresh()
+
+    def all(self) -> list[DatasetRecord]:
+        """Every dataset known here, by name."""
+        recorded = self._metadata.catalog.datasets()
+        ids = {record.dataset_id for record in recorded}
+        fresh = [record for record in self._fresh.values() if record.dataset_id not in ids]
+        return sorted([*recorded, *fresh], key=lambda record: (record.name, record.dataset_id))
+
+    def members(self) -> list[Member]:
+        """Members that have not left."""
+        return self._metadata.catalog.members()
+
+    def note_holders(self, cid: bytes, peers: Iterable[str]) -> None:
+        """Receipts say that these peers hold the shard; their own word follows with the next pings."""
+        for peer_id in peers:
+            self._holdings.add(peer_id, cid, self._env.clock.now())
+
+    def storing(self) -> list[Member]:
+        """Members that hold shards and have not left, dead ones included."""
+        return [member for member in self._metadata.catalog.members() if member.role.stores]
+
+    def should_hold(self, manifest: Manifest) -> list[list[str]]:
+        """Peer ids that placement names for each shard of a manifest, best first; empty lists if nobody stores."""
+        members = self.storing()
+        if not members:
+            return [[] for _ in manifest.shards]
+        policy = Policy.of_document(manifest.replicas, manifest.policy)
+        return policy.place([shard.cid for shard in manifest.shards], members)
+
+    def placed(self, record: DatasetRecord) -> Published:
+        """The dataset with the live holders of each shard, as they say themselves."""
+        if record.manifest is None:
+            return Published(record, ())
+        manifest = record.manifest
+        wanted = manifest.replicas if manifest.replicas != EVERYWHERE else len(self.storing())
+        shards = []
+        for shard in manifest.shards:
+            holders = [peer for peer in self._holdings.holders_of(shard.cid) if self._alive(peer)]
+            names = tuple(sorted(self.node_id_of(peer) for peer in holders))
+            short = max(0, wanted - len(holders))
+            shards.append(PlacedShard(cid_text(shard.cid), shard.cid, shard.rows, shard.bytes, names, short))
+        return Published(record, tuple(shards))
+
+    def node_id_of(self, peer_id: str) -> str:
+        """A peer's human name, or its id if it never said one."""
+        member = self._metadata.catalog.member(peer_id)
+        return member.node_id if member else peer_id
+
+    # -- defining and deleting -------------------------------------------------------------------------------
+
+    def define_locally(
+        self, name: str, description: str, schema: pa.Schema | None, dataset_id: str | None
+    ) -> DatasetRecord:
+        """A new dataset that only this node knows so far; `settle_definition` tells the swarm."""
+        if not self._role.defines:
+            raise RoleError(f"A {self._role} defines no datasets.")
+        if not name.strip() or len(name) > records.NAME_CHARS_MAX:
+            raise UsageError(f"A dataset's name has 1 to {records.NAME_CHARS_MAX} characters.")
+        record = DatasetRecord(
+            dataset_id=dataset_id or new_dataset_id(self._env.rng.token(_ID_BYTES)),
+            name=name,
+            description=description,
+            schema=b"" if schema is None else schema_bytes(schema),
+        )
+        self._fresh[record.dataset_id] = record
+        return record
+
+    async def settle_definition(self, dataset_id: str) -> None:
+        """Author the define event of a fresh dataset, once. Raises NotDurable."""
+        record = self._fresh.get(dataset_id)
+        if record is None or self._metadata.catalog.dataset(dataset_id) is not None:
+            self._fresh.pop(dataset_id, None)
+            return
+        body = records.define_body(records.Definition(record.name, record.description, record.schema))
+        await self._metadata.author(records.DEFINE, dataset_id, body)
+        self._fresh.pop(dataset_id, None)
+
+    async def define(self, name: str, description: str = "", schema: pa.Schema | None = None) -> DatasetRecord:
+        """A new dataset that the swarm knows when this returns; a client asks a coordinator for it."""
+        if self._role.defines:
+            record = self.define_locally(name, description, schema, None)
+            await self.settle_definition(record.dataset_id)
+            return await self.find(record.dataset_id)
+        packed = b"" if schema is None else schema_bytes(schema)
+        answer = await self._propose("define", {"name": name, "description": description, "schema": packed})
+        await self._metadata.refresh()
+        return await self.find(answer["dataset"])
+
+    async def delete(self, name_or_id: str) -> None:
+        """Take the dataset away as it is known here; what is added meanwhile survives."""
+        record = await self.find(name_or_id)
+        if self._role.defines:
+            await self._delete(record.dataset_id)
+        else:
+            await self._propose("delete", {"dataset": record.dataset_id})
+            await self._metadata.refresh()
+        self._fresh.pop(record.dataset_id, None)
+
+    async def _delete(self, dataset_id: str) -> bytes:
+        observed = self._metadata.catalog.observed(dataset_id)
+        if not observed:
+            raise NotFound(f"There is no dataset {dataset_id!r}.")
+        event = await self._metadata.author(records.DELETE, dataset_id, records.delete_body(observed))
+        return event.id
+
+    # -- committing a version --------------------------------------------------------------------------------
+
+    async def commit(self, draft: VersionDraft) -> DatasetRecord:
+        """The dataset with the drafted version in force: signed here, or by a coordinator at our request."""
+        if self._role.defines:
+            await self.settle_definition(draft.dataset_id)
+            await self._sign_version(draft)
+        else:
+            await self._propose("publish", draft.encode())
+            await self._metadata.refresh()
+        return await self.find(draft.dataset_id)
+
+    async def _sign_version(self, draft: VersionDraft) -> bytes:
+        """Author the version event, if its receipts carry it. Returns the event's id."""
+        catalog = self._metadata.catalog
+        record = catalog.dataset(draft.dataset_id)
+        if record is None:
+            raise NotFound(f"There is no dataset {draft.dataset_id!r}.")
+        stores = {member.peer_id for member in self.storing()}
+        replicas = draft.replicas if draft.replicas != EVERYWHERE else len(stores)
+        entries = settle(draft, quorum(replicas), stores.__contains__)
+        base = record.manifest if draft.append else None
+        schema = schema_of_bytes(draft.schema)
+        if base is not None and (base.columns != columns_of(schema) or base.format != draft.format):
+            raise SchemaMismatch(f"The appended data has other columns or another format than {record.name!r} has.")
+        manifest = Manifest(
+            dataset_id=draft.dataset_id,
+            format=draft.format,
+            schema=draft.schema,
+            columns=columns_of(schema),
+            shards=(*(base.shards if base else ()), *entries),
+            replicas=draft.replicas,
+            policy=draft.policy,
+            base=record.version,
+        )
+        block = records.encode_manifest(manifest)
+        version = records.Version(
+            manifest=record_cid(block),
+            base=record.version,
+            append=draft.append,
+            over=catalog.tips(draft.dataset_id),
+        )
+        event = await self._metadata.author(
+            records.VERSION, draft.dataset_id, records.version_body(version), blocks=(block,)
+        )
+        return event.id
+
+    # -- a client's wishes, from both ends -------------------------------------------------------------------
+
+    async def _propose(self, kind: str, body: dict[str, Any] | bytes) -> dict[str, Any]:
+        """Put a wish to the coordinators, one after the other, until one has carried it out."""
+        if self._role is not NodeRole.CLIENT:
+            raise RoleError(f"A {self._role} does not define or publish datasets.")
+        plain = body if isinstance(body, bytes) else libipld.encode_dag_cbor(body)
+        signature = self._identity.sign(_PROPOSAL_DOMAIN + kind.encode() + b"\0" + plain)
+
+        async def ask(peer_id: str) -> dict[str, Any]:
+            _, answer = await self._peers.ask(
+                peer_id,
+                METADATA,
+                Propose(kind=kind, signature=signature),
+                plain,
+                timeout_s=PROPOSAL_TIMEOUT_S,
+            )
+            return libipld.decode_dag_cbor(answer)
+
+        return await self._first_coordinator(ask)
+
+    async def ask_ticket(self, dataset_id: str, cuts: Sequence[CutShard]) -> bytes:
+        """A coordinator's leave for these shards."""
+
+        async def ask(peer_id: str) -> bytes:
+            answer, _ = await self._peers.ask(
+                peer_id,
+                METADATA,
+                AskTicket(
+                    dataset_id=dataset_id,
+                    cids=[cut.cid for cut in cuts],
+                    bytes=sum(cut.bytes for cut in cuts),
+                ),
+            )
+            assert isinstance(answer, Ticket)
+            return answer.ticket
+
+        return await self._first_coordinator(ask)
+
+    async def _first_coordinator(self, ask: Callable[[str], Awaitable[T]]) -> T:
+        """The first live coordinator's answer; a refusal counts for all of them."""
+        defining = [member for member in self._metadata.catalog.members() if member.role.defines]
+        failure: P2PNodeError | None = None
+        for member in sorted(defining, key=lambda member: (not self._alive(member.peer_id), member.peer_id)):
+            try:
+                return await ask(member.peer_id)
+            except P2PNodeError as error:
+                if not error.retryable:
+                    raise
+                failure = error
+        raise SwarmUnreachable(
+            "No coordinator answers, and only a coordinator can define and publish."
+            + (f" ({failure})" if failure else ""),
+            advice="Start a coordinator or hybrid; queries go on without one.",
+        )
+
+    async def answer_proposal(self, peer_id: str, kind: str, body: bytes, signature: bytes) -> tuple[bytes, bytes]:
+        """A coordinator's end of `propose`: (event id, DAG-CBOR answer)."""
+        if not self._role.defines:
+            raise RoleError("This node defines no datasets; ask a coordinator.")
+        if not verify(peer_id, _PROPOSAL_DOMAIN + kind.encode() + b"\0" + body, signature):
+            raise Unauthorized("The proposal's signature is not its sender's.")
+        member = self._metadata.catalog.member(peer_id)
+        if member is not None and not member.left and not member.role.defines:
+            raise RoleError(f"A {member.role} does not define or publish datasets.")
+        if kind == "publish":
+            draft = decode_draft(body, verify)
+            event_id = await self._sign_version(draft)
+            return event_id, libipld.encode_dag_cbor({"dataset": draft.dataset_id})
+        return await self._answer_small_proposal(kind, body)
+
+    async def _answer_small_proposal(self, kind: str, body: bytes) -> tuple[bytes, bytes]:
+        try:
+            wish = libipld.decode_dag_cbor(body)
+            if kind == "define":
+                schema = schema_of_bytes(wish["schema"]) if wish["schema"] else None
+                record = self.define_locally(wish["name"], wish["description"], schema, None)
+                await self.settle_definition(record.dataset_id)
+                return record_cid(body), libipld.encode_dag_cbor({"dataset": record.dataset_id})
+            if kind == "delete":
+                event_id = await self._delete(wish["dataset"])
+                return event_id, libipld.encode_dag_cbor({"dataset": wish["dataset"]})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"The proposal cannot be read: {error}") from error
+        raise UsageError(f"There is no proposal of kind {kind!r}.")
+
+    async def issue_ticket(self, peer_id: str, dataset_id: str, cids: Sequence[bytes], size: int) -> bytes:
+        """A coordinator's end of `ask_ticket`."""
+        if not self._role.defines:
+            raise RoleError("This node gives no leave to push shards; ask a coordinator.")
+        await self.find(dataset_id)
+        return tickets.issue(
+            dataset_id=dataset_id,
+            client=peer_id,
+            coordinator=self._identity.peer_id,
+            cids=cids,
+            size=size,
+            wall=self._env.clock.wall(),
+            sign=self._identity.sign,
+        )
+
+    def check_ticket(self, peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
+        """A holder's end of `put`: members need no ticket, anyone else a good one. Raises Unauthorized."""
+        member = self._metadata.catalog.member(peer_id)
+        if member is not None and not member.left:
+            return
+        if not ticket:
+            raise Unauthorized("Only members may push shards without a ticket.")
+        tickets.check(
+            ticket,
+            client=peer_id,
+            cid=cid,
+            wall=self._env.clock.wall(),
+            verify=verify,
+            may_define=lambda peer: (found := self._metadata.catalog.member(peer)) is not None and found.role.defines,
+        )

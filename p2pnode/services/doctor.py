@@ -1,0 +1,132 @@
+"""What is wrong with this node and its swarm, and what to do about it.
+
+Each finding is one line a person can act on: what was looked at, whether it is fine, what was seen, the next step.
+It looks only at what this node knows already, so that it also answers when nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bootstrap.address import is_loopback
+from p2pnode.core.membership import State
+from p2pnode.core.model import Member
+from p2pnode.query.fence import FenceReport
+from p2pnode.services.datasets import Published
+
+#: Free space below which a holder soon refuses shards, as a share of the disk.
+DISK_USAGE_HIGH = 90.0
+#: Loop lag that peers begin to notice, in milliseconds.
+LAG_HIGH_MS = 200.0
+#: Names that one line spells out.
+_NAMED_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `p2pnode doctor`."""
+
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+    def as_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a node knows of itself when it is asked how it is."""
+
+    me: str
+    addresses: Sequence[str]
+    connected: Sequence[str]
+    members: Sequence[tuple[Member, State]]
+    placed: Sequence[Published]
+    fence: FenceReport
+    disk_usage: float
+    loop_lag_ms: float
+    bootstrap_failure: str
+
+    def diagnose(self) -> list[Finding]:
+        """Every check, the fine ones included."""
+        return [
+            self._listening(),
+            self._swarm(),
+            self._members(),
+            self._coordinators(),
+            self._replicas(),
+            self._disk(),
+            self._lag(),
+            Finding(
+                "sql fence",
+                self.fence.ok,
+                self.fence.detail,
+                "" if self.fence.ok else "Use Linux with Landlock; until then SQL from other peers is refused here.",
+            ),
+        ]
+
+    def _listening(self) -> Finding:
+        beyond = [address for address in self.addresses if not is_loopback(address)]
+        if not self.addresses:
+            return Finding("listening", False, "on no address", "Give --listen /ip4/0.0.0.0/tcp/4001.")
+        if not beyond:
+            where = f"on loopback only ({len(self.addresses)} addresses): only this machine can reach it"
+            return Finding("listening", True, where, "For other machines: --listen /ip4/0.0.0.0/tcp/4001 --open.")
+        return Finding("listening", True, f"on {', '.join(self.addresses[:_NAMED_MAX])}")
+
+    def _swarm(self) -> Finding:
+        others = [member for member, _ in self.members if member.peer_id != self.me]
+        if not others:
+            return Finding("swarm", True, "this node is alone", "Start others with --bootstrap and an address above.")
+        if not self.connected:
+            why = f" ({self.bootstrap_failure})" if self.bootstrap_failure else ""
+            return Finding(
+                "swarm",
+                False,
+                f"no connection to any of {len(others)} members{why}",
+                "Check the network and addresses.",
+            )
+        return Finding("swarm", True, f"connected to {len(self.connected)} peers, {len(others)} other members known")
+
+    def _members(self) -> Finding:
+        gone = [member.node_id for member, state in self.members if state in (State.DEAD, State.SUSPECT)]
+        if gone:
+            return Finding("members", False, f"not answering: {_names(gone)}", "Start them again, or wait for repair.")
+        return Finding("members", True, "all known members answer")
+
+    def _coordinators(self) -> Finding:
+        if any(member.role.defines and state is State.ALIVE for member, state in self.members):
+            return Finding("coordinators", True, "datasets can be defined")
+        return Finding(
+            "coordinators", False, "no coordinator answers: queries go on, defining waits", "Start a coordinator."
+        )
+
+    def _replicas(self) -> Finding:
+        short = [placed.dataset.name for placed in self.placed if placed.short]
+        lost = [p.dataset.name for p in self.placed if any(not shard.holders for shard in p.shards)]
+        if lost:
+            return Finding("replicas", False, f"shards without any live holder: {_names(lost)}", "Start their holders.")
+        if short:
+            return Finding("replicas", False, f"fewer live replicas than asked for: {_names(short)}", "Start holders.")
+        return Finding("replicas", True, f"{len(self.placed)} datasets, every shard on all its holders")
+
+    def _disk(self) -> Finding:
+        seen = f"{self.disk_usage:.0f} % used"
+        fix = "Free space: a full holder refuses new shards."
+        return Finding(
+            "disk", self.disk_usage < DISK_USAGE_HIGH, seen, "" if self.disk_usage < DISK_USAGE_HIGH else fix
+        )
+
+    def _lag(self) -> Finding:
+        seen = f"the loop is up to {self.loop_lag_ms:.0f} ms late"
+        fix = "Give the node more processor: a late loop looks dead to its peers."
+        return Finding("loop lag", self.loop_lag_ms < LAG_HIGH_MS, seen, "" if self.loop_lag_ms < LAG_HIGH_MS else fix)
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_MAX
+    return ", ".join(sorted(names)[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")

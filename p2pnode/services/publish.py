@@ -1,0 +1,178 @@
+"""Publishing: from a user's data to a signed version of a dataset.
+
+    open the source → cut (reading once, hashing as it writes) → push to R holders at once → one `version` event
+
+Each holder verifies the content id, recomputes the statistics, syncs, and signs a receipt for what it found. The
+version is signed on receipts alone, never on the publisher's word, so a member and a client go the same way: a member
+commits by itself, a client shows the receipts to a coordinator (`core.tickets` got it past the holders).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from p2pnode.core.model import EVERYWHERE, DatasetRecord, NodeRole
+from p2pnode.core.placement import check_preferences
+from p2pnode.core.policy import Policy
+from p2pnode.core.receipts import VersionDraft
+from p2pnode.core.schema import schema_bytes, schema_of_bytes
+from p2pnode.core.settings import Settings
+from p2pnode.env import Env
+from p2pnode.errors import NotFound, RoleError, UsageError
+from p2pnode.services.datasets import Datasets, Published
+from p2pnode.services.push import Destination, Progress, Pusher
+from p2pnode.storage.sources import Source, open_source
+from p2pnode.storage.splitter import CutShard, cut_shards
+
+log = structlog.get_logger(__name__)
+
+STRATEGIES = ("consistent_hash", "balanced_load")
+
+
+class Publisher:
+    """Publishes through one node.
+
+    Args:
+        cutting: a folder of this node's home for shards that are cut and not yet held by anybody.
+        alive: whether a peer is worth sending to now.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        settings: Settings,
+        datasets: Datasets,
+        destination: Destination,
+        cutting: Path,
+        *,
+        alive: Callable[[str], bool],
+    ) -> None:
+        self._env = env
+        self._settings = settings
+        self._datasets = datasets
+        self._destination = destination
+        self._cutting = cutting
+        self._alive = alive
+
+    async def publish(
+        self,
+        dataset: str,
+        data: Any,
+        *,
+        create: bool = False,
+        format: str = "parquet",
+        shard_rows: int | None = None,
+        replicas: int | None = None,
+        strategy: str = "consistent_hash",
+        preferences: Sequence[Mapping[str, Any]] | None = None,
+        min_regions: int | None = None,
+        append: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Published:
+        """A new version of `dataset` (id or name; with `create` a new name is defined first) made of `data`.
+
+        Args:
+            data: anything that `storage.sources.open_source` takes.
+            replicas: holders of each shard; EVERYWHERE (0) for all storage members; None for the configured default.
+            append: add to the newest version rather than replace it.
+
+        Raises:
+            RoleError: this node's role neither defines nor asks.
+            NotFound: no such dataset, and `create` is not set.
+            EmptyData, SchemaMismatch, UsageError: the data is at fault.
+            Infeasible: too few storage members.
+            NotDurable: a shard reached too few disks; nothing was published, repeating is safe.
+        """
+        if self._settings.role is NodeRole.WORKER:
+            raise RoleError("A worker holds shards; it does not publish them.")
+        policy = self._policy(replicas, strategy, preferences, min_regions)
+        source, record = await self._open(dataset, data, create)
+        folder = self._cutting / self._env.rng.token(8).hex()
+        await self._env.executor.run(self._env.disk.make_dir, folder)
+        try:
+            pusher = Pusher(
+                self._env,
+                self._destination,
+                self._datasets.members(),
+                policy,
+                alive=self._alive,
+                ask_ticket=self._ticket_asker(record),
+                discard=self._discard,
+                transfers_max=self._settings.transfers_max,
+                progress=progress or _silent,
+            )
+            cuts = cut_shards(
+                source, self._env, folder, format=format, shard_rows=shard_rows or self._settings.shard_rows
+            )
+            order, receipts = await pusher.push_all(cuts, source.rows)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        draft = VersionDraft(
+            dataset_id=record.dataset_id,
+            format=format,
+            schema=schema_bytes(source.schema),
+            replicas=policy.replicas,
+            policy=policy.as_document(),
+            append=append,
+            order=order,
+            receipts=receipts,
+        )
+        committed = await self._datasets.commit(draft)
+        for cid, proofs in receipts.items():
+            self._datasets.note_holders(cid, [receipt.holder for receipt in proofs])
+        return self._datasets.placed(committed)
+
+    async def _open(self, dataset: str, data: Any, create: bool) -> tuple[Source, DatasetRecord]:
+        """The source and the dataset it goes to, each checked before the other costs anything."""
+        try:
+            record = await self._datasets.find(dataset)
+        except NotFound:
+            if not create:
+                raise
+            await self._env.executor.run(open_source, data, None)  # data that cannot be published defines no dataset
+            record = await self._datasets.define(dataset)
+        declared = schema_of_bytes(record.schema) if record.schema else None
+        source = await self._env.executor.run(open_source, data, declared)
+        if source.missing:
+            log.warning("columns_missing", dataset=record.name, columns=list(source.missing), read_as="NULL")
+        return source, record
+
+    def _policy(
+        self,
+        replicas: int | None,
+        strategy: str,
+        preferences: Sequence[Mapping[str, Any]] | None,
+        min_regions: int | None,
+    ) -> Policy:
+        if strategy not in STRATEGIES:
+            raise UsageError(f"{strategy!r} is no placement strategy; there are {' and '.join(STRATEGIES)}.")
+        chosen = self._settings.replicas if replicas is None else replicas
+        if chosen != EVERYWHERE and chosen < 1:
+            raise UsageError(f"{chosen} replicas cannot be; give 1 or more, or all.")
+        try:
+            wishes = {str(wish["node_id"]): float(wish["preference"]) for wish in preferences or ()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError('A preference looks like {"node_id": "worker-1", "preference": 0.8}.') from error
+        check_preferences(wishes, self._datasets.members())
+        return Policy(chosen, strategy == "balanced_load", wishes, min_regions)
+
+    def _ticket_asker(self, record: DatasetRecord) -> Callable[[Sequence[CutShard]], Awaitable[bytes]] | None:
+        if self._settings.role.is_member:
+            return None
+
+        async def ask(cuts: Sequence[CutShard]) -> bytes:
+            return await self._datasets.ask_ticket(record.dataset_id, cuts)
+
+        return ask
+
+    async def _discard(self, cut: CutShard) -> None:
+        await self._env.executor.run(self._env.disk.unlink, cut.path)
+
+
+def _silent(progress: Progress) -> None:
+    """Nobody watches this publish."""

@@ -1,0 +1,196 @@
+"""Pushing: cut shards onto the disks of their holders, R at once, and their receipts back.
+
+Where a shard goes is placement's word; the dead are skipped, not replaced, so what is short is repaired later and not
+scattered now. A shard stands on ⌊R/2⌋+1 receipts or the whole push fails, and repeating it is safe: holders that have
+a shard say so before a byte is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+import trio
+
+from p2pnode.core.model import EVERYWHERE, Member
+from p2pnode.core.policy import Policy
+from p2pnode.core.receipts import Receipt, quorum
+from p2pnode.env import Env
+from p2pnode.errors import Infeasible, NotDurable, P2PNodeError
+from p2pnode.storage.splitter import CutShard
+
+log = structlog.get_logger(__name__)
+
+#: Shards that one ticket covers: 36 bytes each ride on every push of the batch.
+BATCH_SHARDS_MAX = 64
+#: Bytes of cut shards that wait on disk before the splitter is made to wait for the holders.
+BATCH_BYTES_MAX = 256 << 20
+#: Batches on their way to holders at once: one travels while the next is cut.
+BATCHES_MAX = 2
+#: Attempts to push one shard to one holder before it counts as short.
+PUSH_ATTEMPTS_MAX = 3
+#: First pause between attempts, in seconds; doubled each time.
+PUSH_PAUSE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a publish is: rows and bytes that `stage` is done with; `rows_total` is None if nobody knows."""
+
+    stage: str
+    rows: int
+    rows_total: int | None
+    shards: int
+    bytes: int
+
+
+class Destination(Protocol):
+    """Where a shard can be sent: over the wire, or onto this node's own disk."""
+
+    async def push(self, peer_id: str, cut: CutShard, ticket: bytes) -> Receipt:
+        """The holder's verified receipt. Raises P2PNodeError; a retryable one may pass."""
+        ...
+
+
+class Pusher:
+    """Places cut shards on their holders and collects the receipts. One per publish.
+
+    Args:
+        members: what placement counts on, dead ones included: placement must not wobble with a blink.
+        alive: whether a peer is worth sending to now.
+        ask_ticket: for a client, a ticket over a batch of shards; None for a member, who needs none.
+        discard: lets go of a cut shard's temporary file.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        destination: Destination,
+        members: Sequence[Member],
+        policy: Policy,
+        *,
+        alive: Callable[[str], bool],
+        ask_ticket: Callable[[Sequence[CutShard]], Awaitable[bytes]] | None,
+        discard: Callable[[CutShard], Awaitable[None]],
+        transfers_max: int,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self._env = env
+        self._destination = destination
+        self._members = [member for member in members if member.role.stores and not member.left]
+        self._policy = policy
+        self._alive = alive
+        self._ask_ticket = ask_ticket
+        self._discard = discard
+        self._limit = trio.CapacityLimiter(transfers_max)
+        self._progress = progress
+        self._receipts: dict[bytes, list[Receipt]] = {}
+        self._pushed_rows = self._pushed_bytes = self._pushed_shards = 0
+        self.replicas = policy.replicas if policy.replicas != EVERYWHERE else len(self._members)
+        self._refuse_the_impossible()
+
+    def _refuse_the_impossible(self) -> None:
+        live = sum(self._alive(member.peer_id) for member in self._members)
+        need = quorum(self.replicas)
+        if not self._members:
+            raise Infeasible("No storage member in this swarm: nobody could hold a shard.")
+        if live < need:
+            raise Infeasible(
+                f"{self.replicas} replicas need at least {need} storage members to acknowledge; {live} are up.",
+                replicas=self.replicas,
+                alive=live,
+            )
+        self._policy.place([b""], self._members)  # an impossible region rule shows before anything is cut
+
+    async def push_all(
+        self, cuts: AsyncIterable[CutShard], rows_total: int | None
+    ) -> tuple[tuple[bytes, ...], dict[bytes, tuple[Receipt, ...]]]:
+        """Push shards as they are cut until the source is dry: their ids in order, and the receipts by id.
+
+        Raises:
+            NotDurable: a shard got fewer than ⌊R/2⌋+1 receipts. Nothing was signed; repeating is safe.
+        """
+        order: list[bytes] = []
+        seen: set[bytes] = set()
+        batch: list[CutShard] = []
+        rows = size = 0
+        slots = trio.Semaphore(BATCHES_MAX)
+
+        async def send(shards: list[CutShard]) -> None:
+            try:
+                await self._push_batch(shards, rows_total)
+            finally:
+                slots.release()
+
+        async with trio.open_nursery() as nursery:
+            async for cut in cuts:
+                order.append(cut.cid)
+                rows, size = rows + cut.rows, size + cut.bytes
+                self._progress(Progress("split", rows, rows_total, len(order), size))
+                if cut.cid in seen:
+                    await self._discard(cut)
+                    continue
+                seen.add(cut.cid)
+                batch.append(cut)
+                if self._is_full(batch):
+                    await slots.acquire()
+                    nursery.start_soon(send, batch)
+                    batch = []
+            if batch:
+                await slots.acquire()
+                nursery.start_soon(send, batch)
+        return tuple(order), {cid: tuple(found) for cid, found in self._receipts.items()}
+
+    def _is_full(self, batch: Sequence[CutShard]) -> bool:
+        if self._policy.balanced:
+            return False  # the (1+ε) bound is over the whole version, so all of it is cut before any is placed
+        return len(batch) >= BATCH_SHARDS_MAX or sum(cut.bytes for cut in batch) >= BATCH_BYTES_MAX
+
+    async def _push_batch(self, shards: Sequence[CutShard], rows_total: int | None) -> None:
+        ticket = await self._ask_ticket(shards) if self._ask_ticket else b""
+        targets = self._policy.place([cut.cid for cut in shards], self._members)
+        async with trio.open_nursery() as nursery:
+            for cut, holders in zip(shards, targets, strict=True):
+                nursery.start_soon(self._push_shard, cut, holders, ticket, rows_total)
+
+    async def _push_shard(self, cut: CutShard, holders: Sequence[str], ticket: bytes, rows_total: int | None) -> None:
+        """One shard to all of its holders at once; enough receipts or NotDurable."""
+        receipts = self._receipts.setdefault(cut.cid, [])
+        failures: list[P2PNodeError] = []
+
+        async def one(peer_id: str) -> None:
+            async with self._limit:
+                try:
+                    receipts.append(await self._push_with_patience(peer_id, cut, ticket))
+                except P2PNodeError as error:
+                    failures.append(error)
+                    log.warning("push_failed", peer=peer_id, shard=cut.cid.hex(), why=str(error))
+
+        async with trio.open_nursery() as nursery:
+            for peer_id in holders:
+                if self._alive(peer_id):
+                    nursery.start_soon(one, peer_id)
+        if len(receipts) < quorum(self.replicas):
+            why = f" ({failures[0]})" if failures else ""
+            raise NotDurable(
+                f"A shard reached {len(receipts)} of the {quorum(self.replicas)} disks that it needs{why}."
+            )
+        await self._discard(cut)
+        self._pushed_rows += cut.rows
+        self._pushed_bytes += cut.bytes
+        self._pushed_shards += 1
+        self._progress(Progress("push", self._pushed_rows, rows_total, self._pushed_shards, self._pushed_bytes))
+
+    async def _push_with_patience(self, peer_id: str, cut: CutShard, ticket: bytes) -> Receipt:
+        pause = PUSH_PAUSE_S
+        for attempt in range(1, PUSH_ATTEMPTS_MAX + 1):
+            try:
+                return await self._destination.push(peer_id, cut, ticket)
+            except P2PNodeError as error:
+                if not error.retryable or attempt == PUSH_ATTEMPTS_MAX:
+                    raise
+            await trio.sleep(pause * (0.5 + self._env.rng.random()))
+            pause *= 2
+        raise AssertionError("the last attempt returns or raises")
