@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.generators.duckdb import DuckDBGenerator
 from sqlglot.parsers.duckdb import DuckDBParser
-from sqlglot.tokens import TokenType
+from sqlglot.tokenizer_core import TokenType
 
 #: `node.meta` key: how the node was written, where sqlglot would forget it.
 SPELLING = "spelling"
@@ -43,14 +43,14 @@ class UnaryPlus(exp.Unary):
 
 
 class _VerbatimParser(DuckDBParser):
-    FUNCTIONS: dict[str, Callable[..., Any]] = {}
-    FUNCTION_PARSERS = {name: DuckDBParser.FUNCTION_PARSERS[name] for name in _SPECIAL_CALLS}
-    NO_PAREN_FUNCTIONS: dict[TokenType, Any] = {}
-    NO_PAREN_FUNCTION_PARSERS = {
+    FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {}
+    FUNCTION_PARSERS: ClassVar[dict[Any, Any]] = {name: DuckDBParser.FUNCTION_PARSERS[name] for name in _SPECIAL_CALLS}
+    NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
+    NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[Any, Any]] = {
         name: parse for name, parse in DuckDBParser.NO_PAREN_FUNCTION_PARSERS.items() if name != "IF"
     }
-    EXPONENT = {**DuckDBParser.EXPONENT, TokenType.CARET: Caret, TokenType.DSTAR: DoubleStar}
-    UNARY_PARSERS = {
+    EXPONENT: ClassVar[dict[Any, Any]] = {**DuckDBParser.EXPONENT, TokenType.CARET: Caret, TokenType.DSTAR: DoubleStar}
+    UNARY_PARSERS: ClassVar[dict[Any, Any]] = {
         **DuckDBParser.UNARY_PARSERS,
         TokenType.PLUS: lambda self: self.expression(UnaryPlus(this=self._parse_unary())),
     }
@@ -81,7 +81,7 @@ class _VerbatimParser(DuckDBParser):
 
     def _parse_ordered(self, parse_method: Any = None) -> exp.Ordered | None:
         ordered = super()._parse_ordered(parse_method)
-        if ordered is not None and self._prev.text.upper() == "LAST":
+        if isinstance(ordered, exp.Ordered) and self._prev.text.upper() == "LAST":
             ordered.meta[SPELLING] = "nulls last"
         return ordered
 
@@ -90,9 +90,7 @@ class _VerbatimParser(DuckDBParser):
         found = super()._parse_types(*args, **kwargs)
         words = [token.text for token in self._tokens[start : self._index]]
         plain = isinstance(found, exp.DataType) and all(_PLAIN_TYPE.fullmatch(word) for word in words)
-        if plain and not any(
-            token.token_type == TokenType.STRING for token in self._tokens[start : self._index]
-        ):
+        if plain and not any(token.token_type == TokenType.STRING for token in self._tokens[start : self._index]):
             found.meta[SPELLING] = " ".join(words)
         return found
 
@@ -104,7 +102,7 @@ class _VerbatimParser(DuckDBParser):
 
 
 class _VerbatimGenerator(DuckDBGenerator):
-    TRANSFORMS = {
+    TRANSFORMS: ClassVar[dict[Any, Any]] = {
         **DuckDBGenerator.TRANSFORMS,
         Caret: lambda self, node: self.binary(node, "^"),
         DoubleStar: lambda self, node: self.binary(node, "**"),

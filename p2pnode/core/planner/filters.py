@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from sqlglot import exp
 
 from p2pnode.core.planner.kinds import NUMBERS, Kind, kind_of
-from p2pnode.core.planner.model import TableInfo
+from p2pnode.core.planner.model import TableInfo, folded
 from p2pnode.core.planner.tables import Reference
 
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
@@ -66,9 +66,7 @@ def _is_plain(join: exp.Join) -> bool:
     return not join.method and join.kind.upper() in _PLAIN_KINDS and not join.args.get("nearest")
 
 
-def _over(
-    condition: exp.Expr, reference: Reference, beside: list[Reference], *, others_known: bool
-) -> exp.Expr | None:
+def _over(condition: exp.Expr, reference: Reference, beside: list[Reference], *, others_known: bool) -> exp.Expr | None:
     """`condition` over bare columns if it reads nothing but `reference`'s columns for certain."""
     if condition.find(exp.Query) is not None:
         return None
@@ -79,7 +77,7 @@ def _over(
         if base is None or column.args.get("db"):
             return None
         if column.table:
-            if column.table.lower() != reference.alias.lower():
+            if folded(column.table) != folded(reference.alias):
                 return None
         elif not others_known or any(other.info.column(column.name) for other in beside):
             return None
@@ -99,9 +97,7 @@ def cannot_fail(node: exp.Expr, table: TableInfo) -> bool:
     if isinstance(node, _COMPARISONS):
         return _comparable([node.this, node.args["expression"]], table)
     if isinstance(node, exp.Between):
-        return not node.args.get("symmetric") and _comparable(
-            [node.this, node.args["low"], node.args["high"]], table
-        )
+        return not node.args.get("symmetric") and _comparable([node.this, node.args["low"], node.args["high"]], table)
     if isinstance(node, exp.In):
         values = node.expressions
         return bool(values) and _comparable([node.this, *values], table)

@@ -7,8 +7,14 @@ were taken from `duckdb_functions()` of DuckDB 2.0 and read one by one.
 
 from __future__ import annotations
 
+
+def words(text: str) -> frozenset[str]:
+    """The words of `text`, which is how long lists of names stay readable."""
+    return frozenset(text.split())
+
+
 #: One row in, one value out; the same for the same row, whoever evaluates it.
-SCALARS = frozenset(
+SCALARS = words(
     """
     abs acos acosh add aggregate alias apply array_aggr array_aggregate array_append array_apply
     array_cat array_concat array_contains array_cosine_distance array_cosine_similarity
@@ -66,11 +72,11 @@ SCALARS = frozenset(
     uuid_extract_timestamp uuid_extract_version variant_array_length variant_contains variant_exists
     variant_extract variant_extract_string variant_group_array variant_keys variant_normalize
     variant_type variant_typeof wavg week weekday weekofyear weighted_avg xor year yearweek
-    """.split()
+    """
 )
 
 #: Many rows in, one value out.
-AGGREGATES = frozenset(
+AGGREGATES = words(
     """
     any_value approx_count_distinct approx_quantile approx_top_k arbitrary arg_max arg_max_null
     arg_max_nulls_last arg_min arg_min_null arg_min_nulls_last argmax argmin array_agg avg bit_and
@@ -80,30 +86,30 @@ AGGREGATES = frozenset(
     quantile_cont quantile_disc regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope
     regr_sxx regr_sxy regr_syy reservoir_quantile sem skewness stddev stddev_pop stddev_samp string_agg
     sum sum_no_overflow sumkahan var_pop var_samp variance variant_group_object
-    """.split()
+    """
 )
 
 #: Only meaningful with OVER.
-WINDOWS = frozenset(
+WINDOWS = words(
     """
     cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank
     rank_dense row_number
-    """.split()
+    """
 )
 
 #: The moment of the query: replaced by literals before anything runs (`volatile`).
-MOMENTS = frozenset(
+MOMENTS = words(
     """
     current_date current_localtime current_localtimestamp current_time current_timestamp
     get_current_time get_current_timestamp localtime localtimestamp now today transaction_timestamp
-    """.split()
+    """
 )
 
 #: Another value at every call: evaluated by the asker alone, in the final statement.
-VOLATILE = frozenset("age ago gen_random_uuid random uuid uuidv4 uuidv7".split())
+VOLATILE = words("age ago gen_random_uuid random uuid uuidv4 uuidv7")
 
 #: Functions in FROM. None of them reads anything.
-TABLE_FUNCTIONS = frozenset("generate_series json_each json_tree range repeat repeat_row unnest".split())
+TABLE_FUNCTIONS = words("generate_series json_each json_tree range repeat repeat_row unnest")
 
 #: Everything that may stand in an expression.
 ALLOWED = SCALARS | AGGREGATES | WINDOWS | MOMENTS | VOLATILE

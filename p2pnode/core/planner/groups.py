@@ -97,22 +97,19 @@ class _Groups:
             return source
         over = f"OVER (PARTITION BY {', '.join(keys)})" if keys else "OVER ()"
         least = [
-            f'min({mean}) {over} AS "{self.prefix}least_{index}"'
-            for index, (_, mean) in enumerate(self.parts.means)
+            f'min({mean}) {over} AS "{self.prefix}least_{index}"' for index, (_, mean) in enumerate(self.parts.means)
         ]
         means = [
             f'"{self.prefix}least_{index}" + sum({count} * ({mean} - "{self.prefix}least_{index}")) {over}'
             f' / sum({count}) {over} AS "{name}"'
             for index, ((count, mean), name) in enumerate(self.parts.means.items())
         ]
-        inner = f"(SELECT *, {', '.join(least)} FROM {source}) AS \"{self.prefix}least\""
-        return f"(SELECT *, {', '.join(means)} FROM {inner}) AS \"{self.prefix}mean\""
+        inner = f'(SELECT *, {", ".join(least)} FROM {source}) AS "{self.prefix}least"'
+        return f'(SELECT *, {", ".join(means)} FROM {inner}) AS "{self.prefix}mean"'
 
 
 def split_groups(leaf: Leaf, draft: Draft, shards: tuple[int, ...]) -> None:
     """Put the merged form of `leaf` in its place and add its scan. Raises NotALeaf, and then has changed nothing."""
-    if any(name is None for name in leaf.names):
-        raise NotALeaf("DuckDB's name for a column of it is not certain; give it an alias")
     groups = _Groups(leaf, draft.prefix)
     items = [
         exp.alias_(groups.over_groups(item), name or "", quoted=True)
@@ -121,8 +118,9 @@ def split_groups(leaf: Leaf, draft: Draft, shards: tuple[int, ...]) -> None:
     having = groups.over_groups(leaf.having) if leaf.having is not None else None
     qualify = groups.over_groups(leaf.qualify) if leaf.qualify is not None else None
     order = [_ordered(term, groups) for term in leaf.order]
-    windows = leaf.select.args.get("windows")
-    if windows:
+    if any(name is None for name in leaf.names):
+        raise NotALeaf("DuckDB's name for a column of it is not certain (an alias helps)")
+    if leaf.select.args.get("windows"):
         raise NotALeaf("named windows are not cut")
     if not groups.keys and not groups.parts.columns and not groups.parts.extra:
         raise NotALeaf("nothing is left to compute at the holders")

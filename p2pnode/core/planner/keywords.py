@@ -5,7 +5,9 @@ DuckDB puts quotes around them when it writes an expression, and so must we to f
 
 from __future__ import annotations
 
-KEYWORDS = frozenset(
+from p2pnode.core.planner.functions import words
+
+KEYWORDS = words(
     """
     abort absolute access action add admin after aggregate all also alter always analyse analyze and
     anti any approx array as asc asof assertion assignment asymmetric at attach attribute authorization
@@ -47,5 +49,5 @@ KEYWORDS = frozenset(
     weeks when where whitespace window with within without work wrapper write xml xmlattributes
     xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
     year years yes zone
-    """.split()
+    """
 )

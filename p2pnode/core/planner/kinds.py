@@ -13,6 +13,7 @@ from enum import StrEnum
 from sqlglot import exp
 
 from p2pnode.core.planner.dialect import SPELLING, Caret, DoubleStar, UnaryPlus
+from p2pnode.core.planner.functions import words
 from p2pnode.core.planner.model import TableInfo
 
 
@@ -39,9 +40,7 @@ NUMBERS = frozenset({Kind.INT, Kind.FLOAT, Kind.DECIMAL})
 PLAIN = frozenset(Kind) - {Kind.INTERVAL, Kind.NULL}
 
 _BY_TYPE = {
-    **dict.fromkeys(
-        ("TINYINT", "SMALLINT", "INTEGER", "INT", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"), Kind.INT
-    ),
+    **dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "INT", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"), Kind.INT),
     **dict.fromkeys(("INT1", "INT2", "INT4", "INT8", "LONG", "SHORT", "SIGNED"), Kind.INT),
     "UBIGINT": Kind.UBIG,
     **dict.fromkeys(("FLOAT", "DOUBLE", "REAL", "FLOAT4", "FLOAT8"), Kind.FLOAT),
@@ -55,25 +54,35 @@ _BY_TYPE = {
     "INTERVAL": Kind.INTERVAL,
 }
 
-_INT_FUNCTIONS = frozenset(
-    """length len strlen char_length character_length year month day hour minute second quarter week isodow
-    dayofweek dayofmonth dayofyear weekday weekofyear isoyear yearweek datediff date_diff strpos instr ascii
-    unicode ord bit_length octet_length millisecond microsecond""".split()
+_INT_FUNCTIONS = words(
+    """
+    length len strlen char_length character_length year month day hour minute second quarter week isodow dayofweek
+    dayofmonth dayofyear weekday weekofyear isoyear yearweek datediff date_diff strpos instr ascii unicode ord
+    bit_length octet_length millisecond microsecond
+    """
 )
-_TEXT_FUNCTIONS = frozenset(
-    """upper lower ucase lcase trim ltrim rtrim substr substring left right replace concat concat_ws lpad rpad reverse
-    strftime dayname monthname md5 split_part regexp_replace regexp_extract repeat translate chr""".split()
+_TEXT_FUNCTIONS = words(
+    """
+    upper lower ucase lcase trim ltrim rtrim substr substring left right replace concat concat_ws lpad rpad
+    reverse strftime dayname monthname md5 split_part regexp_replace regexp_extract repeat translate chr
+    """
 )
-_FLOAT_FUNCTIONS = frozenset(
-    "sqrt cbrt ln log log2 log10 exp sin cos tan asin acos atan atan2 radians degrees pow power pi".split()
+_FLOAT_FUNCTIONS = words(
+    """
+    sqrt cbrt ln log log2 log10 exp sin cos tan asin acos atan atan2 radians degrees pow power pi
+    """
 )
-_BOOL_FUNCTIONS = frozenset(
-    "starts_with ends_with contains prefix suffix regexp_matches regexp_full_match isnan isinf isfinite".split()
+_BOOL_FUNCTIONS = words(
+    """
+    starts_with ends_with contains prefix suffix regexp_matches regexp_full_match isnan isinf isfinite
+    """
 )
-_SAME_AS_ALL = frozenset("coalesce ifnull greatest least".split())
-_INT_PARTS = frozenset(
-    """year month day hour minute second quarter week isodow dow doy dayofweek dayofmonth dayofyear decade century
-    millennium weekday isoyear yearweek""".split()
+_SAME_AS_ALL = words("coalesce ifnull greatest least")
+_INT_PARTS = words(
+    """
+    year month day hour minute second quarter week isodow dow doy dayofweek dayofmonth dayofyear decade century
+    millennium weekday isoyear yearweek
+    """
 )
 _BOOLEAN_NODES = (exp.Predicate, exp.And, exp.Or, exp.Not, exp.Is, exp.In, exp.Between, exp.Like, exp.ILike)
 
@@ -124,7 +133,7 @@ def _arithmetic(node: exp.Expr, table: TableInfo) -> Kind | None:
     return unify((left, right)) if {left, right} <= NUMBERS else None
 
 
-def _moment_arithmetic(node: exp.Expr, left: Kind, right: Kind | None) -> Kind | None:
+def _moment_arithmetic(node: exp.Expr, left: Kind | None, right: Kind | None) -> Kind | None:
     if right == Kind.INTERVAL:
         return Kind.TIMESTAMP
     if left == Kind.DATE and right == Kind.INT:

@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from p2pnode.core.planner import functions
+from p2pnode.core.planner.functions import words
+from p2pnode.core.planner.model import folded
 from p2pnode.core.planner.names import column_name
 from p2pnode.core.planner.tables import Reference
 
 #: The clauses that a leaf may have; any other makes it none.
-_CLAUSES = frozenset("with_ expressions from_ where group having qualify order limit offset distinct windows".split())
+_CLAUSES = words(
+    """
+    with_ expressions from_ where group having qualify order limit offset distinct windows
+    """
+)
 
 #: Calls that are evaluated per result row in a way that no holder can foresee.
-_UNSPLITTABLE = frozenset("grouping grouping_id columns unnest alias".split()) | functions.VOLATILE
+_UNSPLITTABLE = words("grouping grouping_id columns unnest alias") | functions.VOLATILE
 
 
 class NotALeaf(Exception):
@@ -45,7 +51,11 @@ class Leaf:
     def aggregated(self) -> bool:
         group = self.select.args.get("group")
         outputs = [*self.items, self.having, self.qualify, *self.order]
-        return group is not None or self.having is not None or any(part is not None and aggregates_in(part) for part in outputs)
+        return (
+            group is not None
+            or self.having is not None
+            or any(part is not None and aggregates_in(part) for part in outputs)
+        )
 
     @property
     def windowed(self) -> bool:
@@ -136,7 +146,7 @@ class _Reader:
     def __init__(self, select: exp.Select, reference: Reference) -> None:
         self._select = select
         self._reference = reference
-        self._aliases = {item.alias.lower(): item.this for item in select.expressions if isinstance(item, exp.Alias)}
+        self._aliases = {folded(item.alias): item.this for item in select.expressions if isinstance(item, exp.Alias)}
 
     def plain(self, node: exp.Expr, *, strict: bool = False, depth: int = 0) -> exp.Expr:
         """A copy of `node` over bare columns. `strict`: a name that is both column and alias is not certain."""
@@ -152,9 +162,9 @@ class _Reader:
         if isinstance(column.this, exp.Star):
             return column.copy()
         base = self._reference.info.column(column.name)
-        if column.args.get("db") or (column.table and column.table.lower() != self._reference.alias.lower()):
+        if column.args.get("db") or (column.table and folded(column.table) != folded(self._reference.alias)):
             raise NotALeaf(f"{column.sql()} is a field of a column, or another table's")
-        alias = self._aliases.get(column.name.lower()) if not column.table else None
+        alias = self._aliases.get(folded(column.name)) if not column.table else None
         if base is not None:
             if strict and alias is not None and not _same_column(alias, column.name):
                 raise NotALeaf(f"{column.name} is both a column and an alias")
@@ -196,8 +206,8 @@ class _Reader:
         if ordinal is not None:
             return [ordinal]
         bare = term.unnest()
-        if isinstance(bare, exp.Column) and not bare.table and bare.name.lower() in self._aliases:
-            return [self.plain(self._aliases[bare.name.lower()])]
+        if isinstance(bare, exp.Column) and not bare.table and folded(bare.name) in self._aliases:
+            return [self.plain(self._aliases[folded(bare.name)])]
         return [self.plain(term, strict=True)]
 
     @staticmethod
@@ -205,11 +215,13 @@ class _Reader:
         if not isinstance(term, exp.Literal) or term.is_string:
             return None
         position = int(term.name) if term.name.isdigit() else 0
-        if not 1 <= position <= len(items) or any(item.find(exp.Star) and not item.find(exp.Anonymous) for item in items):
+        if not 1 <= position <= len(items) or any(
+            item.find(exp.Star) and not item.find(exp.Anonymous) for item in items
+        ):
             raise NotALeaf(f"ordinal {term.name} cannot be told")
         return items[position - 1].copy()
 
 
 def _same_column(alias: exp.Expr, name: str) -> bool:
     bare = alias.unnest()
-    return isinstance(bare, exp.Column) and bare.name.lower() == name.lower()
+    return isinstance(bare, exp.Column) and folded(bare.name) == folded(name)

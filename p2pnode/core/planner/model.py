@@ -10,6 +10,13 @@ from dataclasses import dataclass
 
 from p2pnode.core.model import Column, ShardEntry
 
+_ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+
+def folded(name: str) -> str:
+    """`name` as DuckDB compares it: without regard to case in ASCII, and only there."""
+    return name.translate(_ASCII_LOWER)
+
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
@@ -21,9 +28,9 @@ class TableInfo:
     format: str = "parquet"
 
     def column(self, name: str) -> Column | None:
-        """The column called `name`; names are compared without regard to ASCII case, as DuckDB does."""
-        lowered = name.lower()
-        return next((column for column in self.columns if column.name.lower() == lowered), None)
+        """The column called `name`, in whatever case."""
+        wanted = folded(name)
+        return next((column for column in self.columns if folded(column.name) == wanted), None)
 
 
 #: Finds the dataset behind a name in FROM, or None. `name` is given as written, without quotes.

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from sqlglot import exp
 
 from p2pnode.core.planner.dialect import Verbatim
-from p2pnode.core.planner.functions import MOMENTS
-from p2pnode.core.planner.names import written
+from p2pnode.core.planner.functions import MOMENTS, words
 from p2pnode.core.planner.parse import Unsure
 from p2pnode.core.planner.tables import Reference
 
 #: Those that may stand without parentheses.
-_BARE = frozenset("current_date current_time current_timestamp localtime localtimestamp".split())
+_BARE = words("current_date current_time current_timestamp localtime localtimestamp")
 
 _DATES = frozenset(("current_date", "today"))
 _LOCAL_TIMES = frozenset(("current_localtime", "localtime"))
@@ -21,44 +20,30 @@ _ZONED_TIMES = frozenset(("current_time", "get_current_time"))
 _LOCAL_TIMESTAMPS = frozenset(("current_localtimestamp", "localtimestamp"))
 
 
-def freeze(query: exp.Query, found: list[Reference], now: datetime) -> None:
-    """Put the literals of `now` in place of every such call in `query`; a select item keeps its column name.
-
-    Raises Unsure when the name of a select item that holds one cannot be foretold.
-    """
+def freeze(query: exp.Expr, taken: set[str], now: datetime) -> None:
+    """Put the literals of `now` in place of every such call in `query`; `taken` is from `names_taken`."""
     moment = now.astimezone(UTC) if now.tzinfo else now.replace(tzinfo=UTC)
-    taken = {column.name.lower() for reference in found for column in reference.info.columns}
-    taken.update(node.alias.lower() for node in query.find_all(exp.Alias))
-    calls = [(node, name) for node in query.find_all(exp.Anonymous, exp.Column) if (name := _moment(node, taken))]
-    for item in {id(item): item for node, _ in calls if (item := _item_of(node)) is not None}.values():
-        name = written(item) if not isinstance(item, exp.Column) else item.name
-        if name is None:
-            raise Unsure("The column name of an expression over now() is left to DuckDB.", position=None)
-        item.replace(exp.alias_(item.copy(), name, quoted=True))
     for node in list(query.find_all(exp.Anonymous, exp.Column)):
-        name = _moment(node, taken)
+        name = moment_called(node, taken)
         if name is not None:
             node.replace(_literal(name, moment))
 
 
-def _moment(node: exp.Expr, taken: set[str]) -> str | None:
+def names_taken(query: exp.Expr, found: list[Reference]) -> set[str]:
+    """Names that stand for a column, so that they are no call without parentheses. Raises Unsure for aliases."""
+    for node in query.find_all(exp.Identifier):
+        if node.name.lower() in _BARE and not isinstance(node.parent, exp.Column):
+            raise Unsure(f"{node.name} is used as a name.", position=None)
+    return {column.name.lower() for reference in found for column in reference.info.columns}
+
+
+def moment_called(node: exp.Expr, taken: set[str]) -> str | None:
+    """The name of the moment that `node` calls, if it calls one."""
     name = node.name.lower()
     if isinstance(node, exp.Anonymous):
         return name if name in MOMENTS and not node.expressions else None
     bare = isinstance(node, exp.Column) and not node.table and isinstance(node.this, exp.Identifier)
     return name if bare and not node.this.quoted and name in _BARE - taken else None
-
-
-def _item_of(node: exp.Expr) -> exp.Expr | None:
-    """The unaliased select item that holds `node`, if it stands in one directly and not in a nested query."""
-    child = node
-    while child.parent is not None:
-        if isinstance(child.parent, exp.Alias):
-            return None
-        if isinstance(child.parent, exp.Select):
-            return child if child.arg_key == "expressions" else None
-        child = child.parent
-    return None
 
 
 def _literal(name: str, moment: datetime) -> exp.Expr:

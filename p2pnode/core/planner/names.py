@@ -13,6 +13,7 @@ from collections.abc import Callable
 from sqlglot import exp
 
 from p2pnode.core.planner.dialect import SPELLING, Caret, DoubleStar
+from p2pnode.core.planner.functions import words
 from p2pnode.core.planner.keywords import KEYWORDS
 from p2pnode.core.planner.model import TableInfo
 
@@ -135,7 +136,10 @@ def _like(node: exp.Expr, sign: str) -> str:
 
 
 def _in(node: exp.Expr) -> str:
-    if node.args.get("query") or node.args.get("unnest") or node.args.get("field"):
+    query = node.args.get("query")
+    if query is not None:
+        return f"({_write(node.this)} = ANY({_query(query.unnest())}))"
+    if node.args.get("unnest") or node.args.get("field"):
         raise _Unknown
     return f"({_write(node.this)} IN ({', '.join(map(_write, node.expressions))}))"
 
@@ -199,6 +203,50 @@ def _extract(node: exp.Expr) -> str:
     return f"date_part('{node.this.name.upper()}', {_write(node.args['expression'])})"
 
 
+_QUERY_CLAUSES = words("expressions from_ where order limit distinct kind")
+
+
+def _query(node: exp.Expr) -> str:
+    """A nested query of the plain form ``SELECT … FROM t WHERE … ORDER BY … LIMIT n``."""
+    if not isinstance(node, exp.Select) or any(node.args[arg] for arg in set(node.args) - _QUERY_CLAUSES):
+        raise _Unknown
+    distinct = node.args.get("distinct")
+    if distinct is not None and distinct.args.get("on"):
+        raise _Unknown
+    text = f"SELECT {'DISTINCT ' if distinct is not None else ''}{', '.join(map(_query_item, node.expressions))}"
+    source, where = node.args.get("from_"), node.args.get("where")
+    order, limit = node.args.get("order"), node.args.get("limit")
+    text += f" FROM {_source(source.this)}" if source is not None else ""
+    text += f" WHERE {_write(where.this)}" if where is not None else ""
+    text += f" ORDER BY {', '.join(map(_order_term, order.expressions))}" if order is not None else ""
+    if limit is not None and not isinstance(limit.args.get("expression"), exp.Literal):
+        raise _Unknown
+    return text + (f" LIMIT {_write(limit.args['expression'])}" if limit is not None else "")
+
+
+def _query_item(item: exp.Expr) -> str:
+    if isinstance(item, exp.Alias):
+        return f"{_write(item.this)} AS {_identifier(item.alias)}"
+    return "*" if type(item) is exp.Star and not any(item.args.values()) else _write(item)
+
+
+def _source(table: exp.Expr) -> str:
+    extra = any(value for arg, value in table.args.items() if arg not in ("this", "alias"))
+    if not isinstance(table, exp.Table) or extra or not isinstance(table.this, exp.Identifier):
+        raise _Unknown
+    alias = table.args.get("alias")
+    if alias is not None and alias.args.get("columns"):
+        raise _Unknown
+    return _identifier(table.name) + (f" AS {_identifier(table.alias)}" if table.alias else "")
+
+
+def _order_term(term: exp.Expr) -> str:
+    if not isinstance(term, exp.Ordered) or term.args.get("nulls_first") or term.meta.get(SPELLING):
+        raise _Unknown
+    desc = term.args.get("desc")
+    return _write(term.this) + (" DESC" if desc else "" if desc is None else " ASC")
+
+
 _WRITERS: dict[type[exp.Expr], Callable[[exp.Expr], str]] = {
     exp.Column: _column,
     exp.Literal: _literal,
@@ -219,4 +267,6 @@ _WRITERS: dict[type[exp.Expr], Callable[[exp.Expr], str]] = {
     exp.Anonymous: _call,
     exp.Filter: _filter,
     exp.Extract: _extract,
+    exp.Select: lambda node: f"({_query(node)})",
+    exp.Exists: lambda node: f"EXISTS({_query(node.this.unnest())})",
 }

@@ -14,7 +14,8 @@ from typing import Any
 
 from p2pnode.core.planner.allow import check_function
 from p2pnode.core.planner.draft import VIEW
-from p2pnode.core.planner.model import Plan, Resolve, Scan, TableInfo
+from p2pnode.core.planner.functions import words
+from p2pnode.core.planner.model import Plan, Resolve, Scan, TableInfo, folded
 from p2pnode.core.planner.tables import not_found
 from p2pnode.core.planner.transport import carried_sql, restored_sql
 from p2pnode.errors import QueryError, SqlRefused
@@ -27,7 +28,11 @@ _SOURCES = frozenset(
     ("BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "CTE", "PIVOT", "COLUMN_DATA")
 )
 _QUERY_NODES = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"))
-_OPERATORS = frozenset("+ - * / // % ** ^ || & | << >> ~ @ ! -> ->> ~~ !~~ ~~* !~~* ~~~ ^@ && @> <@ <-> <=>".split())
+_OPERATORS = words(
+    """
+    + - * / // % ** ^ || & | << >> ~ @ ! -> ->> ~~ !~~ ~~* !~~* ~~~ ^@ && @> <@ <-> <=>
+    """
+)
 
 
 def plan_opaque(sql: str, serialized: str, resolve: Resolve) -> Plan:
@@ -49,7 +54,7 @@ def plan_opaque(sql: str, serialized: str, resolve: Resolve) -> Plan:
         info = resolve(name)
         if info is None:
             raise not_found(name, [])
-        found.setdefault(name.lower(), info)
+        found.setdefault(folded(name), info)
     scans, casts = [], []
     for name, info in found.items():
         restoring = restored_sql(info.columns, f"p_{name}")
@@ -84,8 +89,8 @@ def _no_query(document: dict[str, Any]) -> QueryError | SqlRefused:
     message = str(document.get("error_message", "The statement cannot be read."))
     if document.get("error_type") == "not implemented":
         return SqlRefused("Only a SELECT is a query.", detail=message)
-    position = document.get("position")
-    at = int(position) if str(position or "").isdigit() else None
+    position = str(document.get("position", ""))
+    at = int(position) if position.isdigit() else None
     where = f" (character {at + 1})" if at is not None else ""
     return QueryError(f"{message[:1].upper()}{message[1:]}{where}.", position=at)
 
@@ -102,11 +107,11 @@ def _tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
     if "cte_map" in node:
         # Wider than DuckDB's own rule (a CTE sees only those before it), so a dataset that a later CTE shadows is not
         # found, and DuckDB says so: an error, never another table's rows.
-        ctes |= {str(entry["key"]).lower() for entry in node["cte_map"]["map"]}
+        ctes |= {folded(str(entry["key"])) for entry in node["cte_map"]["map"]}
     if kind.endswith("_NODE") and kind not in _QUERY_NODES:
         raise SqlRefused(f"{kind.removesuffix('_NODE')} is not a SELECT.")
     if kind == "CTE_NODE" or kind == "RECURSIVE_CTE_NODE":
-        ctes |= {str(node.get("cte_name", "")).lower()}
+        ctes |= {folded(str(node.get("cte_name", "")))}
     if kind == "BASE_TABLE":
         yield from _base_table(node, ctes)
     _check(node, kind)
@@ -119,7 +124,7 @@ def _base_table(node: dict[str, Any], ctes: frozenset[str]) -> Iterator[str]:
     name = str(node["table_name"])
     if node.get("schema_name") or node.get("catalog_name"):
         raise SqlRefused(f"{name} is named with a schema; a table is a dataset's name alone.")
-    if name.lower() not in ctes:
+    if folded(name) not in ctes:
         yield name
 
 
@@ -134,4 +139,3 @@ def _check(node: dict[str, Any], kind: str) -> None:
             raise SqlRefused(f"The function {name}() is named with a schema.")
         if name not in _OPERATORS:
             check_function(name, in_from=False)
-

@@ -12,7 +12,7 @@ import logging
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from p2pnode.core.planner.dialect import Verbatim
 from p2pnode.errors import QueryError, SqlRefused
@@ -34,7 +34,7 @@ class Unsure(QueryError):
     """
 
 
-def parse(sql: str) -> exp.Query:
+def parse(sql: str) -> exp.Expr:
     """The tree of `sql`.
 
     Raises Unsure (sqlglot cannot read it), SqlRefused (not one SELECT), QueryError (empty or too long).
@@ -80,12 +80,12 @@ def _refuse_deep(tokens: list[Token]) -> None:
             raise QueryError(f"The statement nests deeper than {NESTING_MAX} levels.", position=token.start)
 
 
-def _one_query(tree: exp.Expr) -> exp.Query:
-    if isinstance(tree, (exp.Select, exp.SetOperation, exp.Values)) or (
+def _one_query(tree: exp.Expr) -> exp.Expr:
+    if isinstance(tree, (exp.Select, exp.SetOperation, exp.Values, exp.Pivot)) or (
         isinstance(tree, exp.Subquery) and isinstance(tree.unnest(), exp.Query)
     ):
         return tree
-    if isinstance(tree, (exp.Pivot, exp.Query)):
+    if isinstance(tree, exp.Query):
         raise Unsure("Only DuckDB's own parser reads this form of query.", position=None)
     word = tree.key.upper() if not isinstance(tree, exp.Command) else str(tree.this).upper()
     if isinstance(tree, (exp.Condition, exp.Alias)):

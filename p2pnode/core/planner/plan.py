@@ -18,6 +18,7 @@ from p2pnode.core.planner.groups import split_groups
 from p2pnode.core.planner.leaf import Leaf, NotALeaf, read_leaf
 from p2pnode.core.planner.model import Plan, Resolve
 from p2pnode.core.planner.parse import parse
+from p2pnode.core.planner.pin import pin_names
 from p2pnode.core.planner.prune import prune
 from p2pnode.core.planner.rows import split_rows
 from p2pnode.core.planner.tables import Reference, needed_columns, references
@@ -39,7 +40,9 @@ def plan(sql: str, resolve: Resolve, now: datetime) -> Plan:
     # The cut replaces nodes in their parents, so the statement itself gets one.
     root = exp.Subquery(this=query)
     found = references(root, resolve)
-    moments.freeze(root, found, now)
+    taken = moments.names_taken(root, found)
+    pin_names(root, found, taken)
+    moments.freeze(root, taken, now)
     draft = Draft.of(root, found)
     homes = {id(reference): _home(reference) for reference in found}
     for reference in found:

@@ -6,6 +6,7 @@ text where a date is expected) keeps it. Numbers are compared both exactly and a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -153,8 +154,9 @@ def _bound(value: Scalar, type_: str) -> Ordered | None:
     """A minimum or maximum from the statistics in the order of the column's type, or None if that is in doubt."""
     kind = kind_of_type(type_)
     if kind in (Kind.INT, Kind.UBIG, Kind.FLOAT):
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return Fraction(value) if plain and abs(value) != float("inf") and value == value else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return None
+        return Fraction(value)
     if kind == Kind.BOOL:
         return int(value) if isinstance(value, bool) else None
     if not isinstance(value, str):

@@ -39,12 +39,12 @@ def split_rows(leaf: Leaf, draft: Draft, shards: tuple[int, ...]) -> None:
         limit = leaf.limit + leaf.offset
         order = exp.Order(expressions=[term.copy() for term in leaf.order]) if leaf.order else None
     if limit is not None:
-        draft.notes.append(f"{leaf.reference.info.name}: the {'top' if order else 'first'} {limit} rows of each holder.")
+        draft.notes.append(
+            f"{leaf.reference.info.name}: the {'top' if order else 'first'} {limit} rows of each holder."
+        )
     elif distinct:
         draft.notes.append(f"{leaf.reference.info.name}: distinct rows of each holder.")
-    draft.gather(
-        leaf.reference, columns, where=leaf.where, shards=shards, order=order, limit=limit, distinct=distinct
-    )
+    draft.gather(leaf.reference, columns, where=leaf.where, shards=shards, order=order, limit=limit, distinct=distinct)
 
 
 def _same_when_equal(item: exp.Expr, leaf: Leaf) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from p2pnode.core.model import Column
-from p2pnode.core.planner.model import Resolve, TableInfo
+from p2pnode.core.planner.model import Resolve, TableInfo, folded
 from p2pnode.errors import NotFound
 
 
@@ -26,7 +26,7 @@ class Reference:
 
 
 def references(query: exp.Expr, resolve: Resolve) -> list[Reference]:
-    """Every dataset in `query`, in the order of the text. Raises NotFound for a name that is neither dataset nor CTE."""
+    """Every dataset in `query`, in the order of the text. Raises NotFound for a name that is nothing."""
     found: list[Reference] = []
     for node in query.find_all(exp.Table, bfs=False):
         if not isinstance(node.this, exp.Identifier) or _is_cte(node):
@@ -42,8 +42,8 @@ def needed_columns(query: exp.Expr, reference: Reference) -> tuple[Column, ...]:
     """A superset of the columns of `reference` that `query` reads, in table order; at least one."""
     if _reads_whole_rows(query, reference):
         return reference.info.columns
-    words = {node.name.lower() for node in query.find_all(exp.Identifier)}
-    columns = tuple(column for column in reference.info.columns if column.name.lower() in words)
+    words = {folded(node.name) for node in query.find_all(exp.Identifier)}
+    columns = tuple(column for column in reference.info.columns if folded(column.name) in words)
     return columns or (narrowest(reference.info.columns),)
 
 
@@ -63,7 +63,7 @@ _COST = {
 
 def _is_cte(table: exp.Table) -> bool:
     """Whether an enclosing WITH defines the name of `table` where it stands."""
-    name = table.name.lower()
+    name = folded(table.name)
     child: exp.Expr = table
     while child.parent is not None:
         parent = child.parent
@@ -79,8 +79,8 @@ def _defines(with_: exp.With, name: str, inside: exp.Table) -> bool:
     for cte in with_.expressions:
         if id(cte) in around:
             # A CTE sees those before it, and itself only when recursive.
-            return bool(with_.recursive) and cte.alias.lower() == name
-        if cte.alias.lower() == name:
+            return bool(with_.recursive) and folded(cte.alias) == name
+        if folded(cte.alias) == name:
             return True
     return False
 
@@ -95,7 +95,7 @@ def _ancestors(node: exp.Expr) -> list[exp.Expr]:
 
 
 def _reads_whole_rows(query: exp.Expr, reference: Reference) -> bool:
-    alias = reference.alias.lower()
+    alias = folded(reference.alias)
     table_alias = reference.node.args.get("alias")
     if reference.node.args.get("pivots") or (table_alias is not None and table_alias.args.get("columns")):
         return True
@@ -108,11 +108,7 @@ def _reads_whole_rows(query: exp.Expr, reference: Reference) -> bool:
             return True
         if isinstance(node, exp.Star) and _star_reaches(node, reference):
             return True
-        if (
-            isinstance(node, exp.Column)
-            and node.name.lower() == alias
-            and reference.info.column(alias) is None
-        ):
+        if isinstance(node, exp.Column) and folded(node.name) == alias and reference.info.column(alias) is None:
             return True
     return False
 
@@ -122,7 +118,7 @@ def _star_reaches(star: exp.Star, reference: Reference) -> bool:
     parent = star.parent
     if isinstance(parent, exp.Anonymous):
         return parent.name.lower() != "count"
-    if isinstance(parent, exp.Column) and parent.table and parent.table.lower() != reference.alias.lower():
+    if isinstance(parent, exp.Column) and parent.table and folded(parent.table) != folded(reference.alias):
         return False
     select = star.find_ancestor(exp.Select)
     home = reference.node.find_ancestor(exp.Select)

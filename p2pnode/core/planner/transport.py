@@ -1,13 +1,12 @@
 """Columns whose DuckDB type the Arrow stream between holder and asker does not keep.
 
-A 128-bit integer arrives as a decimal, a UUID, an enum or JSON as text, a bit string as a blob. Such a column travels as
-text and is cast back at the asker, so that the final statement sees the declared type.
+A 128-bit integer arrives as a decimal, a UUID, an enum or JSON as text, a bit string as a blob. Such a column travels
+as text and is cast back at the asker, so that the final statement sees the declared type.
 """
 
 from __future__ import annotations
 
 import re
-
 from collections.abc import Sequence
 
 from sqlglot import exp
@@ -33,9 +32,7 @@ def restored(column: Column) -> exp.Expr | None:
     """How the asker turns it back, or None when nothing was lost."""
     if not _LOST.search(column.type):
         return None
-    cast = exp.Cast(
-        this=exp.column(column.name, quoted=True), to=exp.DataType.build(column.type, dialect="duckdb")
-    )
+    cast = exp.Cast(this=exp.column(column.name, quoted=True), to=exp.DataType.build(column.type, dialect="duckdb"))
     return exp.alias_(cast, column.name, quoted=True)
 
 

@@ -5,6 +5,7 @@ Holders and asker are one in-process DuckDB each; answers travel as Arrow IPC by
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -63,7 +64,7 @@ class Swarm:
         bounds = [0, *cuts, total]
         entries: list[ShardEntry] = []
         self._shard_tables[name] = []
-        for index, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for index, (start, end) in enumerate(itertools.pairwise(bounds)):
             shard = f"{name} shard {index}"
             self.holder.execute(
                 f"CREATE TABLE {quoted(shard)} AS SELECT * FROM {quoted(name)} LIMIT {end - start} OFFSET {start}"
@@ -176,5 +177,6 @@ def same_rows(left: list[tuple[Any, ...]], right: list[tuple[Any, ...]], *, orde
     if not ordered:
         left, right = sorted(left, key=sort_key), sorted(right, key=sort_key)
     return all(
-        len(a) == len(b) and all(map(close, a, b)) for a, b in zip(map(comparable, left), map(comparable, right), strict=True)
+        len(a) == len(b) and all(map(close, a, b))
+        for a, b in zip(map(comparable, left), map(comparable, right), strict=True)
     )
