@@ -46,6 +46,7 @@ from p2pnode.services.publish import Publisher
 from p2pnode.services.push import Progress
 from p2pnode.services.query import FragmentService
 from p2pnode.services.shard_transfer import ShardTransferService
+from p2pnode.services.sweep import keep_sweeping
 from p2pnode.services.vitals import Vitals
 from p2pnode.storage.event_log import EventLog
 from p2pnode.storage.home_lock import hold_home
@@ -101,11 +102,11 @@ async def open_node(settings: Settings, env: Env | None = None) -> AsyncIterator
         events = await EventLog.open(env, home / "catalog.db")
         stack.push_async_callback(events.close)
         store = await ShardStore.open(home, env)
-        stack.push_async_callback(store.close)
+        stack.callback(store.close)
         runner = await stack.enter_async_context(
             SqlRunner(
                 env,
-                store.folder,
+                home / "shards",
                 home / "spill",
                 memory_bytes=settings.query_memory_bytes,
                 workers=settings.query_workers,
@@ -234,6 +235,7 @@ class Node:
             await self._begin_swarm()
         for task in (self._metadata.run, self._health.run, self._joining.run):
             nursery.start_soon(task)
+        nursery.start_soon(keep_sweeping, self.env, self._store, self._datasets)
         if self._has_bootstrap or knew_swarm:
             await self._until_joined(knew_swarm)
         if self.role.is_member:

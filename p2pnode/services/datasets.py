@@ -157,6 +157,14 @@ class Datasets:
         fresh = [record for record in self._fresh.values() if record.dataset_id not in ids]
         return sorted([*recorded, *fresh], key=lambda record: (record.name, record.dataset_id))
 
+    def named_shards(self) -> set[bytes]:
+        """Every shard that a standing version names: the current ones, and those that lost to a concurrent one."""
+        named: set[bytes] = set()
+        for record in self._metadata.catalog.datasets():
+            standing = [record.manifest, *map(self._metadata.ledger.manifest, record.siblings)]
+            named.update(shard.cid for manifest in standing if manifest for shard in manifest.shards)
+        return named
+
     def members(self) -> list[Member]:
         """Members that have not left."""
         return self._metadata.catalog.members()

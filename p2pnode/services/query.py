@@ -65,7 +65,7 @@ class FragmentService:
             raise Busy("This holder runs as many queries as it may.", retry_after_s=RETRY_AFTER_S)
         async with (
             self._limit,
-            self._runner.run(fragment, local, timeout_s=timeout_s, exact_types=True, own=own) as run,
+            self._runner.run(sql, local, timeout_s=timeout_s, exact_types=True, own=own) as run,
         ):
             yield run
 
