@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from subprocess import PIPE, Popen
 
+import libp2p.network.swarm as libp2p_swarm
 import trio
 from libp2p import new_host
 from libp2p.abc import IHost, INetStream
@@ -32,6 +33,8 @@ ECHO = TProtocol("/bare/echo/1.0.0")
 #: One full yamux frame that still fits one noise message.
 WRITE_BYTES = 65_507
 READ_BYTES = 1 << 20
+#: Before it tries a second address the library waits a quarter of a second, even if there is none.
+libp2p_swarm._HAPPY_EYEBALLS_DELAY = 0.0
 
 
 @asynccontextmanager
@@ -62,6 +65,10 @@ async def bare_server() -> AsyncIterator[str]:
 
 async def connect(host: IHost, address: str) -> None:
     await host.connect(info_from_p2p_addr(Multiaddr(address)))
+
+
+async def disconnect(host: IHost, address: str) -> None:
+    await host.disconnect(info_from_p2p_addr(Multiaddr(address)).peer_id)
 
 
 async def open_stream(host: IHost, address: str, protocol: TProtocol) -> INetStream:

@@ -32,9 +32,7 @@ class Figure:
 def at_least(name: str, value: float, unit: str, baseline: float, ratio_min: float, against: str) -> Figure:
     """A figure of which more is better, marked against its baseline (MB/s)."""
     ratio = value / baseline
-    return Figure(
-        name, value, unit, baseline, ratio, f"≥ {ratio_min:g} × baseline", ratio >= ratio_min, against
-    )
+    return Figure(name, value, unit, baseline, ratio, f"≥ {ratio_min:g} × baseline", ratio >= ratio_min, against)
 
 
 def at_most(
@@ -50,9 +48,7 @@ def at_most(
     """A figure of which less is better (ms, %, MiB), marked absolutely or against its baseline."""
     ratio = value / baseline if baseline else 0.0
     if value_max is not None:
-        return Figure(
-            name, value, unit, baseline, ratio, f"≤ {value_max:g} {unit}", value <= value_max, against
-        )
+        return Figure(name, value, unit, baseline, ratio, f"≤ {value_max:g} {unit}", value <= value_max, against)
     most = ratio_max if ratio_max is not None else 1.0
     return Figure(name, value, unit, baseline, ratio, f"≤ {most:g} × baseline", ratio <= most, against)
 

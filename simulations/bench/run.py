@@ -1,0 +1,54 @@
+"""Runs the figures that were asked for and shows them: a table on a terminal, documents for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
+from typing import Any, Literal
+
+import trio
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from p2pnode.errors import UsageError
+from simulations.bench.figure import Figure
+
+#: Every benchmark, in the order of running; each is a module here with a `measure`.
+NAMES = ("connect", "request", "transfer", "publish", "count", "idle")
+
+
+def run_bench(names: Sequence[str], output: Literal["table", "json"] = "table") -> list[dict[str, Any]]:
+    """Measure `names` (all if none) and return the figures' documents. Raises UsageError for an unknown name.
+
+    A mark that is missed is shown, not raised: this machine may have been busy.
+    """
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise UsageError(f"no such figure: {', '.join(unknown)}", advice=f"There are {', '.join(NAMES)}.")
+    console = Console(quiet=output == "json", highlight=False)
+    figures: list[Figure] = []
+    for name in names or NAMES:
+        measure: Callable[[], Awaitable[list[Figure]]] = import_module(f"simulations.bench.{name}").measure
+        with console.status(f"[dim]measuring {name}[/]"):
+            figures += trio.run(measure)
+    console.print(table_of(figures))
+    return [figure.as_document() for figure in figures]
+
+
+def table_of(figures: Sequence[Figure]) -> Table:
+    """The figures for people."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
+    for heading in ("figure", "value", "baseline", "ratio", "mark", "", "baseline is"):
+        table.add_column(heading, justify="right" if heading in ("value", "baseline", "ratio") else "left")
+    for figure in figures:
+        table.add_row(
+            f"[bold]{figure.name}[/]",
+            f"{figure.value:.4g} {figure.unit}",
+            f"{figure.baseline:.4g} {figure.unit}",
+            f"{figure.ratio:.2f}",
+            figure.target,
+            "[green]✓[/]" if figure.ok else "[red]✗[/]",
+            f"[dim]{figure.against}[/]",
+        )
+    return table
