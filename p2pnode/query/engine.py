@@ -122,7 +122,7 @@ class Engine:
                 for file in table.files
             )
         except (pa.ArrowException, OSError) as error:
-            raise IntegrityError(f"A shard cannot be read: {self._without_paths(str(error))}") from None
+            raise self._unreadable(error) from None
 
     def _tree(self, sql: str) -> dict[str, Any]:
         """The statement as DuckDB parses it."""
@@ -144,7 +144,10 @@ class Engine:
             source = _parquet_source(table)
         else:
             hidden = f"rows of {table.name}"
-            rows = pa.concat_tables(map(_arrow_rows, table.files), promote_options="permissive")
+            try:
+                rows = pa.concat_tables(map(_arrow_rows, table.files), promote_options="permissive")
+            except (pa.ArrowException, OSError) as error:
+                raise self._unreadable(error) from None
             self._register(hidden, rows)
             present = {name.casefold(): name for name in rows.schema.names}
             source = self._checked(f"SELECT {_casts(table.columns, present)} FROM {_identifier(hidden)}", hidden)
@@ -160,9 +163,9 @@ class Engine:
 
     def _explained(self, error: Exception) -> P2PNodeError:
         """A failure of DuckDB's as one of ours: whose fault it is, and nothing about this machine."""
-        text = self._without_paths(str(error))
         if self._shard_dir in str(error):
-            return IntegrityError(f"A shard cannot be read: {text}")
+            return self._unreadable(error)
+        text = str(error)
         if isinstance(error, duckdb.InterruptException) or "INTERRUPT" in text:
             return Timeout("The statement did not end in time.")
         if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in text:
@@ -172,8 +175,9 @@ class Engine:
             return SqlRefused(text)
         return QueryError(text)
 
-    def _without_paths(self, text: str) -> str:
-        return text.replace(f"{self._shard_dir}{os.sep}", "").replace(self._shard_dir, "")
+    def _unreadable(self, error: Exception) -> IntegrityError:
+        text = str(error).replace(f"{self._shard_dir}{os.sep}", "").replace(self._shard_dir, "")
+        return IntegrityError(f"A shard cannot be read: {text}")
 
 
 def _settings(limits: Limits) -> list[str]:
@@ -225,7 +229,9 @@ def _casts(columns: Sequence[Column], present: Mapping[str, str]) -> str:
 
 def _arrow_rows(file: Path) -> pa.Table:
     """An Arrow IPC file, mapped: its pages are read when a scan touches them."""
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    rows = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    rows.validate()
+    return rows
 
 
 @functools.lru_cache(SIZES_MAX)

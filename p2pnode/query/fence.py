@@ -41,8 +41,8 @@ _SCOPES = 0b11  # abstract Unix sockets and signals, ABI 6
 
 #: Room beside DuckDB's own memory limit: Arrow buffers on their way out, the parser, thread stacks.
 MEMORY_OVERHEAD_BYTES = 384 << 20
-#: A statement over many shards opens many files, each thread a few.
-OPEN_FILES_MAX = 1024
+#: A statement over many shards opens many files, and every large gathered answer is one.
+OPEN_FILES_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,12 @@ FORK_TIMEOUT_S = 20.0
 GONE_TIMEOUT_S = 2.0
 #: What the zygote needs of the node's environment: where to find its libraries, nothing about the user.
 _ENVIRONMENT_KEPT = ("LD_LIBRARY_PATH", "PYTHONHOME", "VIRTUAL_ENV")
-#: A zygote must have one thread when it forks; these keep numpy's and Arrow's helpers from starting.
+#: A zygote must have one thread when it forks, so numpy's and Arrow's helpers may not start; and an allocator that
+#: reserves a gigabyte ahead would make the limit on a worker's memory meaningless.
 _ENVIRONMENT_SET = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 
@@ -148,7 +150,7 @@ class Zygote:
                         return await self._ask()
                 except (OSError, Nonsense, trio.TooSlowError) as error:
                     await self._end()
-                    raise WorkerDied(f"No SQL worker could be started: {error or 'it took too long'}.") from None
+                    raise WorkerDied(f"No SQL worker could be started: {str(error) or 'it took too long'}.") from None
 
     async def close(self) -> None:
         """End the zygote, and with it every worker that still lives."""

@@ -44,7 +44,7 @@ class Pool:
         self._zygote = Zygote()
         self._slots = tuple(_Slot(limits.spill_dir / f"worker-{number}") for number in range(workers))
         self._free = list(self._slots)
-        self._turns = trio.CapacityLimiter(workers)
+        self._turns = trio.Semaphore(workers)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Worker]:
