@@ -115,9 +115,19 @@ class MerkleClock:
         self._blocks.add(cid)
         return Outcome(Verdict.KNOWN, *self._settle(self._waiting.release(cid)))
 
-    def wanted_blocks(self) -> list[tuple[bytes, str]]:
-        """Blocks that valid events wait for, each with a peer that sent such an event; sorted."""
+    def wanted_blocks(self) -> list[bytes]:
+        """Blocks that otherwise admissible events wait for; sorted."""
         return self._waiting.wanted_blocks()
+
+    def refusal(self, event: Event) -> str:
+        """Why this event, of which nothing but its blocks is lacking, would be refused; empty if it would
+        not.
+        """
+        try:
+            self._lacking(event)
+        except BadEvent as error:
+            return error.message
+        return ""
 
     def _settle(self, queue: list[tuple[Event, str]]) -> tuple[tuple[Event, ...], tuple[Refusal, ...]]:
         added: list[Event] = []
@@ -229,6 +239,11 @@ class MerkleClock:
             chain.append(event.previous)
             event = self._events[event.previous]
         return frozenset(chain)
+
+    @property
+    def fork_count(self) -> int:
+        """Grows with every fork that is found: a fold made before that is out of date."""
+        return sum(len(ids) for ids in self._forks.values())
 
     def forks(self) -> list[Fork]:
         """Every proof of a fork here, sorted."""
@@ -354,13 +369,12 @@ class _WaitingRoom:
             self._dismiss(guest)
         return [(guest.event, guest.source) for guest in released]
 
-    def wanted_blocks(self) -> list[tuple[bytes, str]]:
-        return [
-            (needed, guest.source)
-            for needed, guests in sorted(self._by_need.items())
-            for guest in [next(iter(guests.values()))]
-            if needed not in guest.event.past
-        ]
+    def wanted_blocks(self) -> list[bytes]:
+        return sorted(
+            needed
+            for needed, guests in self._by_need.items()
+            if any(needed not in guest.event.past for guest in guests.values())
+        )
 
     def _dismiss(self, guest: _Guest) -> None:
         guests = self._by_source[guest.source]

@@ -88,10 +88,14 @@ class EventLog:
         """A block's bytes, or None if it is not here. Raises IntegrityError if they are damaged."""
         return await self._env.executor.run(self._guarded, self._block, cid)
 
+    def read_block(self, cid: bytes) -> bytes | None:
+        """`block`, for callers that are in a thread already or need one small block at once. It blocks."""
+        return self._guarded(self._block, cid)
+
     async def adopt(self, genesis: bytes) -> None:
         """Belong to that swarm from now on. Raises IntegrityError if the log belongs to another one."""
         if self.genesis not in (None, genesis):
-            raise IntegrityError(f"{self._path} belongs to another swarm", advice=self._advice())
+            raise IntegrityError(f"{self._path} belongs to another swarm", advice=self.advice)
         async with self._lock:
             await self._env.executor.run(self._guarded, self._set_genesis, genesis)
         self.genesis = genesis
@@ -139,7 +143,7 @@ class EventLog:
                 raise StorageFailed(f"The disk is full; {self._path} was not changed.") from error
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 self._failed = f"The event log {self._path} is damaged: {error}."
-                raise IntegrityError(self._failed, advice=self._advice()) from error
+                raise IntegrityError(self._failed, advice=self.advice) from error
             self._failed = f"The event log {self._path} cannot be used: {error}."
             raise StorageFailed(self._failed) from error
 
@@ -204,7 +208,7 @@ class EventLog:
     def _block(self, cid: bytes) -> bytes | None:
         row = self._reading().execute("SELECT data FROM blocks WHERE id = ?", (cid,)).fetchone()
         if row is not None and record_cid(row[0]) != cid:
-            raise IntegrityError(f"Block {cid_text(cid)} in {self._path} has changed on disk.", advice=self._advice())
+            raise IntegrityError(f"Block {cid_text(cid)} in {self._path} has changed on disk.", advice=self.advice)
         return row[0] if row else None
 
     def _reading(self) -> sqlite3.Connection:
@@ -216,9 +220,11 @@ class EventLog:
         return self._writer
 
     def _damaged(self, place: int, why: str) -> IntegrityError:
-        return IntegrityError(f"The event log {self._path} is damaged: event {place}: {why}.", advice=self._advice())
+        return IntegrityError(f"The event log {self._path} is damaged: event {place}: {why}.", advice=self.advice)
 
-    def _advice(self) -> str:
+    @property
+    def advice(self) -> str:
+        """What to do about a damaged log."""
         return (
             f"Move {self._path.name} (and its -wal, -shm) out of {self._path.parent} and start the node with "
             "--bootstrap at a living member: it fetches every event again. Shards are not touched."

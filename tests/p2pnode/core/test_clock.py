@@ -221,7 +221,7 @@ def test_a_version_waits_for_its_block(swarm):
     manifest = record_cid(b"another manifest")
     version = me.write(clock, records.VERSION, "ds-1", records.version_body(records.Version(manifest)))
     assert clock.add(version, "sender").verdict is Verdict.WAITING
-    assert clock.wanted_blocks() == [(manifest, "sender")]
+    assert clock.wanted_blocks() == [manifest]
     assert version.id not in clock
     assert [e.id for e in clock.add_block(manifest).added] == [version.id]
     assert clock.wanted_blocks() == []

@@ -1,0 +1,400 @@
+"""The metadata protocol's deeds: say hello, know the same facts, make one's own facts last.
+
+Events spread in two ways: their author pushes them to the members it is connected to, and everybody
+compares notes with a random peer every few seconds. The push is for speed, the comparing is what
+guarantees. An authored event is acknowledged when it is on min(3, members) disks. Own bookkeeping stands in
+`ledger`, outboxes in `spreading`; a client's wishes go to callables that the node supplies (`answer_with`).
+This file refuses to decide who is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+import trio
+
+from bootstrap.identity import Identity
+from p2pnode.core import records, roles
+from p2pnode.core.catalog import Catalog
+from p2pnode.core.clock import MerkleClock
+from p2pnode.core.conduct import Conduct
+from p2pnode.core.event import Event
+from p2pnode.core.model import Member, NodeRole
+from p2pnode.core.settings import Settings
+from p2pnode.env import Env
+from p2pnode.errors import GenesisMismatch, NodeIdTaken, NotDurable, P2PNodeError, RoleError
+from p2pnode.net.exchange import Exchange
+from p2pnode.net.peers import Peers
+from p2pnode.services.ledger import Ledger, OnChange
+from p2pnode.services.spreading import Spreader
+from p2pnode.services.syncing import ANSWER_S, Syncer, expect
+from p2pnode.storage.event_log import EventLog
+from protocols import metadata as words
+from protocols.message import Message
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[str, Message, Exchange], Awaitable[None]]
+#: (peer id, kind, DAG-CBOR body, signature) -> (event id, DAG-CBOR answer)
+Proposals = Callable[[str, str, bytes, bytes], Awaitable[tuple[bytes, bytes]]]
+#: (peer id, dataset id, content ids, bytes) -> signed ticket
+Tickets = Callable[[str, str, Sequence[bytes], int], Awaitable[bytes]]
+
+AGENT = "p2pnode"
+#: Disks that an acknowledged event is on, as far as there are members: it survives any two of them.
+COPIES = 3
+#: Seconds that `author` tries to get there.
+DURABLE_S = 10.0
+#: Seconds after which it asks members again, or others, that did not store it.
+ASK_AGAIN_S = 1.0
+#: Seconds between two comparisons with a random peer, ± JITTER of it so that nodes do not march in step.
+ANTI_ENTROPY_S = 5.0
+JITTER = 0.3
+#: Seconds for the sync before a name is called unknown.
+REFRESH_S = 5.0
+#: Peers asked by one `refresh` before it gives up.
+REFRESH_PEERS = 2
+#: Peers that said hello and are no members (clients, newcomers); the oldest go first.
+GUESTS_MAX = 4096
+
+
+class MetadataService:
+    """One node's part in the swarm's memory. `open`, then `found` or `greet` somebody; `run` until
+    cancelled.
+    """
+
+    def __init__(self, peers: Peers, event_log: EventLog, identity: Identity, env: Env, settings: Settings) -> None:
+        self._peers = peers
+        self._identity = identity
+        self._env = env
+        self._settings = settings
+        self._ledger = Ledger(env, event_log, identity)
+        self._ledger.on_change(self._learn_members)
+        self._spreader = Spreader(self._push)
+        self._syncer = Syncer(self._ledger, peers, env, pushes_back=settings.role.is_member)
+        self._guests: dict[str, NodeRole] = {}
+        self._addresses: tuple[str, ...] = ()
+        self._proposals: Proposals = _refuse_wishes
+        self._tickets: Tickets = _refuse_wishes
+
+    # -- what is known ---------------------------------------------------------------------------------------
+
+    @property
+    def genesis(self) -> bytes | None:
+        """The swarm's name; None until one was founded or adopted."""
+        return self._ledger.genesis
+
+    @property
+    def catalog(self) -> Catalog:
+        """The fold as of now. Ask anew after every await: a fork replaces it."""
+        return self._ledger.catalog
+
+    @property
+    def clock(self) -> MerkleClock:
+        """Only once `genesis` is known."""
+        return self._ledger.clock
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._ledger
+
+    @property
+    def conduct(self) -> Conduct:
+        """Who sent events that were refused."""
+        return self._syncer.conduct
+
+    def on_change(self, callback: OnChange) -> None:
+        """Call back with every batch of events that became durable here and count now."""
+        self._ledger.on_change(callback)
+
+    def role_of(self, peer_id: str) -> NodeRole | None:
+        """What a member's `up` says, else what the peer said in its hello, else None."""
+        member = self.catalog.member(peer_id)
+        if member is not None and not member.left:
+            return member.role
+        return self._guests.get(peer_id)
+
+    def authorise(self, peer_id: str, protocol: str, verb: str) -> None:
+        """The guard's question. Raises Unauthorized."""
+        roles.check(self.role_of(peer_id), protocol, verb)
+
+    # -- beginning and ending --------------------------------------------------------------------------------
+
+    async def open(self, addresses: Iterable[str] = ()) -> None:
+        """Replay the log; `addresses` are where this node can be dialed. Raises IntegrityError,
+        StorageFailed.
+        """
+        self._addresses = tuple(addresses)[: words.ADDRESSES_MAX]
+        await self._ledger.open()
+        self._learn_members()
+
+    async def found(self, name: str = "") -> None:
+        """Begin a swarm. Only for a node with a new home and no bootstrap peer.
+
+        Raises RoleError for a client, UsageError if this home belongs to a swarm already.
+        """
+        if not self._settings.role.is_member:
+            raise RoleError("A client begins no swarm.", advice="Give it --bootstrap, or another role.")
+        await self._ledger.found(name, open_swarm=self._settings.open_swarm)
+
+    async def announce(self) -> None:
+        """Record that this node is up with its present settings and addresses, unless that is known already.
+
+        Waits for this node's disk alone. Raises NodeIdTaken, StorageFailed.
+        """
+        self._check_own_name()
+        settings = self._settings
+        wanted = Member(
+            peer_id=self._identity.peer_id,
+            node_id=settings.node_id,
+            role=settings.role,
+            addresses=self._addresses,
+            region=settings.region,
+            weight=max(1, round(settings.weight * 1000)),
+            capabilities=tuple(settings.capabilities),
+        )
+        known = self.catalog.member(wanted.peer_id)
+        if known is None or known.left or records.up_body(known) != records.up_body(wanted):
+            await self.author(records.UP, wanted.peer_id, records.up_body(wanted), wait=False)
+
+    async def leave(self, timeout_s: float = DURABLE_S) -> None:
+        """Record that this node left for good. Raises NotDurable if too few others heard it."""
+        await self.author(records.LEAVE, self._identity.peer_id, {}, timeout_s=timeout_s)
+
+    async def run(self) -> None:
+        """Push what is authored and compare notes, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._spreader.run)
+            nursery.start_soon(self._anti_entropy)
+
+    # -- other peers -----------------------------------------------------------------------------------------
+
+    async def greet(self, peer_id: str) -> None:
+        """Say hello to a peer, adopt its swarm if this node has none, and bring both up to date.
+
+        Raises:
+            GenesisMismatch: it belongs to another swarm.
+            NodeIdTaken: another member has this node's node_id.
+            P2PNodeError: it cannot be reached.
+        """
+        hello = words.Hello(
+            node_id=self._settings.node_id,
+            role=self._settings.role.value,
+            agent=AGENT,
+            genesis=self.genesis or b"",
+            addresses=list(self._addresses),
+        )
+        answer, _ = await self._peers.ask(peer_id, words.METADATA, hello, timeout_s=ANSWER_S)
+        welcome = expect(answer, words.Welcome)
+        self._check_genesis(welcome.genesis)
+        self._welcome(peer_id, welcome.node_id, welcome.role, welcome.addresses)
+        self._learn(welcome.peers)
+        if welcome.genesis:
+            await self._ledger.adopt(welcome.genesis)
+            await self._syncer.sync_with(peer_id)
+            self._check_own_name()
+
+    def _check_genesis(self, theirs: bytes) -> None:
+        if theirs and self.genesis and theirs != self.genesis:
+            raise GenesisMismatch(
+                f"The other node belongs to swarm {theirs[-4:].hex()}, this one to {self.genesis[-4:].hex()}."
+            )
+
+    def _check_own_name(self) -> None:
+        if self._settings.role.is_member:
+            self._check_name(self._identity.peer_id, self._settings.node_id)
+
+    def _check_name(self, peer_id: str, node_id: str) -> None:
+        owner = self.catalog.member_named(node_id)
+        if owner is not None and owner.peer_id != peer_id:
+            raise NodeIdTaken(f"node_id {node_id!r} belongs to peer {owner.peer_id}.", peer=owner.peer_id)
+
+    def _welcome(self, peer_id: str, node_id: str, role: str, addresses: Sequence[str]) -> NodeRole:
+        """Remember what a peer said of itself."""
+        try:
+            known = NodeRole(role)
+        except ValueError:
+            # A newer version's role: it may look and ask.
+            known = NodeRole.CLIENT
+        self._guests.pop(peer_id, None)
+        self._guests[peer_id] = known
+        while len(self._guests) > GUESTS_MAX:
+            del self._guests[next(iter(self._guests))]
+        self._peers.learn(peer_id, node_id, known, addresses)
+        return known
+
+    def _learn(self, records_: Iterable[words.PeerRecord]) -> None:
+        """Remember hearsay about peers that we do not know better ourselves."""
+        known = {self._identity.peer_id, *(record.peer_id for record in self._peers.known())}
+        for record in records_:
+            if record.peer_id not in known and record.role in set(NodeRole):
+                self._peers.learn(record.peer_id, record.node_id, NodeRole(record.role), record.addresses)
+
+    def _learn_members(self, events: Sequence[Event] | None = None) -> None:
+        for member in self.catalog.members():
+            told = events is None or any(e.kind == records.UP and e.author == member.peer_id for e in events)
+            if told and member.peer_id != self._identity.peer_id:
+                self._peers.learn(member.peer_id, member.node_id, member.role, member.addresses)
+
+    # -- authoring -------------------------------------------------------------------------------------------
+
+    async def author(
+        self,
+        kind: str,
+        object_id: str,
+        body: dict[str, Any],
+        *,
+        blocks: Iterable[bytes] = (),
+        wait: bool = True,
+        timeout_s: float = DURABLE_S,
+    ) -> Event:
+        """Record an event of this node's own, with the blocks that it names.
+
+        Returns when it is on min(COPIES, members) disks, this one included; with `wait=False` when it is on
+        this one. It is on this disk in any case, and spreads also when this raises.
+
+        Raises:
+            NotDurable: too few members stored it within `timeout_s`. Repeating is safe.
+            RoleError: this node's role may not say that.
+            UsageError: it cannot be encoded, or is too large. StorageFailed: this disk refuses.
+        """
+        if not self._settings.role.is_member:
+            raise RoleError("A client records no events; a coordinator does it on its behalf.")
+        event = await self._ledger.write(kind, object_id, body, blocks)
+        self._spreader.spread(event, self._connected_members())
+        if wait:
+            await self._until_durable(event, timeout_s)
+        return event
+
+    async def _until_durable(self, event: Event, timeout_s: float) -> None:
+        needed = min(COPIES - 1, len(self._other_members()))
+        copies = self._spreader.watch(event)
+        try:
+            with trio.move_on_after(timeout_s):
+                while len(copies.holders) < needed:
+                    self._spreader.spread(event, self._next_holders(copies.holders, needed))
+                    with trio.move_on_after(ASK_AGAIN_S):
+                        await copies.reach(needed)
+        finally:
+            self._spreader.unwatch(event)
+        if len(copies.holders) < needed:
+            raise NotDurable(
+                f"The {event.kind} event is on {1 + len(copies.holders)} of {1 + needed} disks after {timeout_s:g} s.",
+                copies=1 + len(copies.holders),
+                needed=1 + needed,
+            )
+
+    def _next_holders(self, have: set[str], needed: int) -> list[str]:
+        """Members to push to now: the connected ones, and if they are too few the others as well."""
+        connected = [peer_id for peer_id in self._connected_members() if peer_id not in have]
+        wanted = connected
+        if len(have) + len(connected) < needed:
+            wanted = [peer_id for peer_id in self._other_members() if peer_id not in have]
+        return [peer_id for peer_id in wanted if not self._spreader.busy_with(peer_id)]
+
+    def _other_members(self) -> list[str]:
+        return [m.peer_id for m in self.catalog.members() if m.peer_id != self._identity.peer_id]
+
+    def _connected_members(self) -> list[str]:
+        connected = set(self._peers.connected())
+        return [peer_id for peer_id in self._other_members() if peer_id in connected]
+
+    async def _push(self, peer_id: str, events: Sequence[Event]) -> Iterable[bytes]:
+        try:
+            stored = await self._syncer.push(peer_id, events)
+            if stored.waiting:
+                # It lacks what these stand on: compare notes, which brings that, and ask once more.
+                await self._syncer.sync_with(peer_id)
+                stored = await self._syncer.push(peer_id, events)
+        except P2PNodeError as error:
+            log.info("push_failed", peer=peer_id, why=str(error), events=len(events))
+            return ()
+        return stored.durable
+
+    # -- comparing notes -------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """One round of sync with some other member, if any can be reached within REFRESH_S. Never raises
+        for peers.
+        """
+        if self.genesis is None:
+            return
+        connected = self._connected_members()
+        others = [peer_id for peer_id in self._other_members() if peer_id not in connected]
+        candidates = [*self._shuffled(connected), *self._shuffled(others)]
+        with trio.move_on_after(REFRESH_S):
+            for peer_id in candidates[:REFRESH_PEERS]:
+                if await self._synced(peer_id):
+                    return
+
+    async def _anti_entropy(self) -> None:
+        while True:
+            await trio.sleep(ANTI_ENTROPY_S * (1 - JITTER + 2 * JITTER * self._env.rng.random()))
+            connected = self._connected_members()
+            if self.genesis is not None and connected:
+                await self._synced(self._env.rng.choice(connected))
+
+    async def _synced(self, peer_id: str) -> bool:
+        try:
+            await self._syncer.sync_with(peer_id)
+        except P2PNodeError as error:
+            log.info("sync_failed", peer=peer_id, why=str(error))
+            return False
+        return True
+
+    def _shuffled(self, peer_ids: Sequence[str]) -> list[str]:
+        return self._env.rng.sample(peer_ids, len(peer_ids))
+
+    # -- answering -------------------------------------------------------------------------------------------
+
+    def handlers(self) -> Mapping[type[Message], Handler]:
+        """For the guard to serve METADATA with."""
+        return {
+            **self._syncer.handlers(),
+            words.Hello: self._answer_hello,
+            words.AskPeers: self._answer_ask_peers,
+            words.Propose: self._answer_propose,
+            words.AskTicket: self._answer_ask_ticket,
+        }
+
+    def answer_with(self, proposals: Proposals, tickets: Tickets) -> None:
+        """Let these answer clients' wishes; until then every wish gets RoleError."""
+        self._proposals, self._tickets = proposals, tickets
+
+    async def _answer_hello(self, peer_id: str, request: Message, exchange: Exchange) -> None:
+        hello = expect(request, words.Hello)
+        self._check_genesis(hello.genesis)
+        if hello.role != NodeRole.CLIENT:
+            self._check_name(peer_id, hello.node_id)
+        self._welcome(peer_id, hello.node_id, hello.role, hello.addresses)
+        known = [record for record in self._peers.known() if record.peer_id != peer_id]
+        await exchange.send(
+            words.Welcome(
+                node_id=self._settings.node_id,
+                role=self._settings.role.value,
+                agent=AGENT,
+                genesis=self.genesis or b"",
+                addresses=list(self._addresses),
+                peers=known[: words.PEERS_MAX],
+            )
+        )
+
+    async def _answer_ask_peers(self, peer_id: str, request: Message, exchange: Exchange) -> None:
+        await exchange.send(words.Peers(peers=self._peers.known()[: words.PEERS_MAX]))
+
+    async def _answer_propose(self, peer_id: str, request: Message, exchange: Exchange) -> None:
+        wish = expect(request, words.Propose)
+        body = await exchange.payload_all(words.BLOCK_BYTES_MAX)
+        event_id, answer = await self._proposals(peer_id, wish.kind, body, wish.signature)
+        await exchange.send(words.Accepted(event=event_id), answer)
+
+    async def _answer_ask_ticket(self, peer_id: str, request: Message, exchange: Exchange) -> None:
+        wish = expect(request, words.AskTicket)
+        ticket = await self._tickets(peer_id, wish.dataset_id, wish.cids, wish.bytes)
+        await exchange.send(words.Ticket(ticket=ticket))
+
+
+async def _refuse_wishes(*_: object) -> Any:
+    raise RoleError("This node carries out no client's wishes; ask a coordinator.")
