@@ -28,6 +28,7 @@ from p2pnode.core.model import DatasetRecord, Member, NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
 from p2pnode.env.net import Transport
+from p2pnode.env.together import together
 from p2pnode.errors import AddressError, NotFound, SwarmUnreachable, UsageError
 from p2pnode.net.guard import Guard
 from p2pnode.net.host import open_transport
@@ -117,13 +118,14 @@ async def open_node(settings: Settings, env: Env | None = None) -> AsyncIterator
         listen = kept_listen(env.disk, home, settings.listen)
         transport = await stack.enter_async_context(open_transport(identity.seed, listen, settings.swarm_key))
         keep_ports(env.disk, home, settings.listen, transport.addresses())
-        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery = await stack.enter_async_context(together())
         node = Node(settings, env, identity, transport, events, store, runner, bootstrap)
         try:
             await node.start(nursery)
             yield node
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(FAREWELL_S):
+            with trio.move_on_after(FAREWELL_S) as scope:
+                scope.shield = True
                 await node.farewell()
             nursery.cancel_scope.cancel()
 
@@ -170,7 +172,13 @@ class Node:
             env, identity, settings.role, self._metadata, self._net, self._holdings, alive=self._is_alive
         )
         self._transfer = ShardTransferService(
-            self._net, store, env, settings, identity, check_ticket=self._datasets.check_ticket
+            self._net,
+            store,
+            env,
+            identity,
+            check_ticket=self._datasets.check_ticket,
+            transfers_max=settings.transfers_max,
+            stores=settings.role.stores,
         )
         self._locator = Locator(
             env,
@@ -224,10 +232,10 @@ class Node:
         self._transport.on_change(self._health.connection_changed)
         self._transport.on_change(self._joining.connection_changed)
         guard = Guard(self._transport, self.env, self._metadata.authorise)
-        guard.serve(METADATA, self._metadata.handlers)
+        guard.serve(METADATA, self._metadata.handlers())
         guard.serve(HEALTH, self._health.handlers)
+        guard.serve(SHARD_TRANSFER, self._transfer.handlers())
         if self.role.stores:
-            guard.serve(SHARD_TRANSFER, self._transfer.handlers)
             guard.serve(QUERY, self._fragments.handlers)
         await self._vitals.start(nursery)
         knew_swarm = self._metadata.genesis is not None
@@ -236,6 +244,8 @@ class Node:
         for task in (self._metadata.run, self._health.run, self._joining.run):
             nursery.start_soon(task)
         nursery.start_soon(keep_sweeping, self.env, self._store, self._datasets)
+        if self.role.stores:
+            nursery.start_soon(self._runner.warm)  # the first query should not pay for it
         if self._has_bootstrap or knew_swarm:
             await self._until_joined(knew_swarm)
         if self.role.is_member:

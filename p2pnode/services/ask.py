@@ -23,6 +23,7 @@ from p2pnode.core.planner import SERIALIZE_SQL, Plan, Scan, TableInfo, Unsure, p
 from p2pnode.core.routing import Wanted
 from p2pnode.core.schema import columns_of, schema_of_bytes
 from p2pnode.env import Env
+from p2pnode.env.together import together
 from p2pnode.errors import NotFound, QueryError, ShardUnavailable, Timeout, UsageError
 from p2pnode.query.runner import SqlRunner
 from p2pnode.query.spool import Spool
@@ -230,7 +231,7 @@ class Asker:
         async def one(place: int, scan: Scan) -> None:
             answers[place] = await self._gatherer.scan(scan, tables[scan.table], deadline, new_spool)
 
-        async with trio.open_nursery() as nursery:
+        async with together() as nursery:
             for place, scan in enumerate(made.scans):
                 nursery.start_soon(one, place, scan)
         return [answers[place] for place in range(len(made.scans))]

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-import trio
 
 from p2pnode.core.planner import Scan, TableInfo
 from p2pnode.core.routing import Wanted, route
 from p2pnode.env import Env
+from p2pnode.env.together import together
 from p2pnode.errors import Busy, P2PNodeError, PeerLost, ShardUnavailable, Timeout
 from p2pnode.net.peers import Peers
 from p2pnode.query.spool import Spool
@@ -182,7 +182,7 @@ class Gatherer:
             answer.spools.append(spool)
             answer.reports.append(report)
 
-        async with trio.open_nursery() as nursery:
+        async with together() as nursery:
             for peer, shards in by_peer.items():
                 for start in range(0, len(shards), CIDS_MAX):
                     nursery.start_soon(one, peer, shards[start : start + CIDS_MAX])
@@ -246,7 +246,7 @@ class Gatherer:
     async def _run_there(self, peer: str, request: Run, remaining: float, spool: Spool, replaceable: bool) -> Done:
         """The exchange with a holder, given up as soon as the holder is doubted and somebody else could answer."""
         outcome: list[Done] = []
-        async with trio.open_nursery() as nursery:
+        async with together() as nursery:
 
             async def watch() -> None:
                 await self._until_doubtful(peer)

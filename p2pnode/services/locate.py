@@ -14,6 +14,7 @@ from p2pnode.core.holdings import Holdings
 from p2pnode.core.model import Member
 from p2pnode.core.placement import place
 from p2pnode.env import Env
+from p2pnode.env.together import together
 from p2pnode.errors import P2PNodeError
 from p2pnode.services.shard_transfer import ShardTransferService
 from protocols.message import CIDS_MAX
@@ -84,7 +85,7 @@ class Locator:
                         found[cid].append(peer_id)
                         self._holdings.add(peer_id, cid, self._env.clock.now())
 
-        async with trio.open_nursery() as nursery:
+        async with together() as nursery:
             for member in self._storing():
                 if member.peer_id != self._me and self._alive(member.peer_id):
                     nursery.start_soon(one, member.peer_id)

@@ -18,6 +18,7 @@ from p2pnode.core.model import EVERYWHERE, Member
 from p2pnode.core.policy import Policy
 from p2pnode.core.receipts import Receipt, quorum
 from p2pnode.env import Env
+from p2pnode.env.together import together
 from p2pnode.errors import Infeasible, NotDurable, P2PNodeError
 from p2pnode.storage.splitter import CutShard
 
@@ -124,7 +125,7 @@ class Pusher:
             finally:
                 slots.release()
 
-        async with trio.open_nursery() as nursery:
+        async with together() as nursery:
             async for cut in cuts:
                 order.append(cut.cid)
                 rows, size = rows + cut.rows, size + cut.bytes
@@ -151,7 +152,7 @@ class Pusher:
     async def _push_batch(self, shards: Sequence[CutShard], rows_total: int | None) -> None:
         ticket = await self._ask_ticket(shards) if self._ask_ticket else b""
         targets = self._policy.place([cut.cid for cut in shards], self._members)
-        async with trio.open_nursery() as nursery:
+        async with together() as nursery:
             for cut, holders in zip(shards, targets, strict=True):
                 nursery.start_soon(self._push_shard, cut, holders, ticket, rows_total)
 
@@ -168,7 +169,7 @@ class Pusher:
                     failures.append(error)
                     log.warning("push_failed", peer=peer_id, shard=cut.cid.hex(), why=str(error))
 
-        async with trio.open_nursery() as nursery:
+        async with together() as nursery:
             for peer_id in holders:
                 if self._alive(peer_id):
                     nursery.start_soon(one, peer_id)
