@@ -17,6 +17,7 @@ from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.identity.identify_push.identify_push import ID_PUSH as IDENTIFY_PUSH
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
@@ -43,10 +44,10 @@ from p2pnode.net.workarounds import (
     SteadyUpgrader,
     SteadyYamux,
     TunedTcp,
-    fill_frames,
     live_connections,
     never_identify_others,
     quiet_logs,
+    size_yamux,
 )
 
 #: Connections in all. A full mesh of a thousand, at 55 KiB an end.
@@ -79,7 +80,7 @@ async def open_transport(
     """
     if not debug:
         quiet_logs()
-    fill_frames()
+    size_yamux()
     endpoints = [listening.checked(text, f"listen[{index}]") for index, text in enumerate(listen)]
     keys = create_new_key_pair(seed)
     peer_id = ID.from_pubkey(keys.public_key)
@@ -97,15 +98,20 @@ async def open_transport(
     )
     host = BasicHost(swarm, disable_identify_address_discovery=True)
     never_identify_others(swarm)
-    async with background_trio_service(swarm), trio.open_nursery() as nursery:
-        transport = Libp2pTransport(host, swarm, nursery)
-        await listening.listen(swarm, endpoints)
-        try:
-            yield transport
-        finally:
-            with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
-                await transport._close()
-            nursery.cancel_scope.cancel()
+    host.remove_stream_handler(IDENTIFY_PUSH)
+    try:
+        async with background_trio_service(swarm), trio.open_nursery() as nursery:
+            transport = Libp2pTransport(host, swarm, nursery)
+            await listening.listen(swarm, endpoints)
+            try:
+                yield transport
+            finally:
+                with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
+                    await transport._close()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nurseries are our own affair: an error of the body leaves as it was raised.
+        raise _sole(group) from None
 
 
 def _limits() -> ConnectionConfig:
@@ -337,5 +343,11 @@ def _cut(connection: SwarmConn) -> None:
 def _innermost(error: BaseException) -> str:
     """The first cause in the chain: the library wraps `Connection refused` four times."""
     while error.__cause__ is not None:
-        error = error.__cause__
+        error = _sole(error.__cause__)
     return str(error) or type(error).__name__
+
+
+def _sole(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

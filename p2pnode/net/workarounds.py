@@ -17,6 +17,7 @@ from libp2p.custom_types import StreamHandlerFn
 from libp2p.host.basic_host import _IdentifyNotifee
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.trio import TrioTCPStream
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -34,6 +35,13 @@ from multiaddr import Multiaddr
 FRAME_BYTES = 4 * 65519
 #: What a frame carries at most.
 FRAME_PAYLOAD_BYTES = FRAME_BYTES - HEADER_SIZE
+#: What a peer may send on one stream before we read it. 80 MB/s at 50 ms; the library's 16 MiB, on each of a
+#: hundred streams, would be a peer's right to all of our memory.
+WINDOW_BYTES = 4 << 20
+#: Unread bytes of one connection, all streams together, beyond which the peer cannot have kept to its windows
+#: (the library only logs that): 64 full windows. Looked at after every so many bytes.
+UNREAD_BYTES_MAX = 64 * WINDOW_BYTES
+UNREAD_CHECK_BYTES = WINDOW_BYTES
 #: Connections that have not proved who they are. One more pushes out the oldest, so that a flood of idle
 #: sockets delays nobody: an honest handshake takes milliseconds.
 HALF_OPEN_MAX = 256
@@ -60,15 +68,17 @@ def quiet_logs() -> None:
     swarm_connection.logging = _libp2p_log.getChild("swarm_connection")  # type: ignore[assignment]
 
 
-def fill_frames() -> None:
-    """Make yamux cut its frames so that they fill noise messages (see FRAME_BYTES). Any yamux peer accepts
-    them.
+def size_yamux() -> None:
+    """Make yamux cut frames that fill noise messages (FRAME_BYTES) and grow windows no further than WINDOW_BYTES.
+
+    Any yamux peer accepts both: neither is more than its own window allows.
     """
     yamux.MAX_MESSAGE_SIZE = FRAME_BYTES
+    yamux.MAX_WINDOW_SIZE = WINDOW_BYTES
 
 
 def never_identify_others(swarm: Swarm) -> None:
-    """Answer Identify, but do not ask it of every peer that connects.
+    """Answer Identify, but do not ask it of every peer that connects (nor believe what one pushes at us).
 
     What a p2pnode peer is it says itself in Hello; the library's own round costs both sides some milliseconds
     at every connection, in tasks that outlive the host.
@@ -112,6 +122,7 @@ class SteadyYamux(Yamux):
     def __init__(self, secured_conn: ISecureConn, peer_id: ID) -> None:
         super().__init__(secured_conn, peer_id, is_initiator=secured_conn.is_initiator)
         self._control_frames = 0
+        self._unchecked_bytes = 0
 
     async def _write_frame(self, data: bytes) -> None:
         if len(data) == HEADER_SIZE and data[1] != TYPE_GO_AWAY and not data[3] & (FLAG_SYN | FLAG_FIN):
@@ -120,6 +131,14 @@ class SteadyYamux(Yamux):
         # SYN stays before the stream's data and FIN after it, so these two keep their place in line.
         async with self._write_lock:
             await self.secured_conn.write(data)
+
+    async def _read_data_body(self, length: int) -> bytes:
+        self._unchecked_bytes += length
+        if self._unchecked_bytes > UNREAD_CHECK_BYTES:
+            self._unchecked_bytes = 0
+            if sum(map(len, self.stream_buffers.values())) > UNREAD_BYTES_MAX:
+                self.cut()
+        return await super()._read_data_body(length)
 
     def _write_later(self, frame: bytes) -> None:
         if self._nursery is None or self.event_shutting_down.is_set():
@@ -174,6 +193,13 @@ class SteadyUpgrader(TransportUpgrader):
         return SteadyYamux(conn, peer_id)
 
 
+class _NoAutoConnector(AutoConnector):
+    """Dials nobody: the library would dial whoever it heard of until half of all allowed connections stand."""
+
+    async def maybe_connect(self) -> None:
+        """Whom to dial is decided by `bootstrap.joining`."""
+
+
 class SteadySwarm(Swarm):
     """A swarm that survives its peers.
 
@@ -185,6 +211,7 @@ class SteadySwarm(Swarm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._half_open: dict[int, trio.CancelScope] = {}
+        self.auto_connector = _NoAutoConnector(self)
 
     def set_stream_handler(self, stream_handler: StreamHandlerFn) -> None:
         async def survive(stream: NetStream) -> None:
