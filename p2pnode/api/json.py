@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from p2pnode.core.schema import duckdb_type
+from p2pnode.errors import UsageError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -53,8 +56,8 @@ def jsonable(value: Any) -> Any:
 
 
 def columns(table: pa.Table) -> list[dict[str, str]]:
-    """Names and types of a table's columns."""
-    return [{"name": field.name, "type": str(field.type)} for field in table.schema]
+    """Names of a table's columns, and their types in DuckDB's words."""
+    return [{"name": field.name, "type": _type_name(field.type)} for field in table.schema]
 
 
 def rows(table: pa.Table) -> list[list[Any]]:
@@ -72,6 +75,14 @@ def duration(value: datetime.timedelta) -> str:
         seconds, micros = seconds + 1, 1_000_000 - micros
     sign = "-" if value < datetime.timedelta(0) else ""
     return f"{sign}PT{abs(seconds)}{f'.{micros:06d}'.rstrip('0') if micros else ''}S"
+
+
+def _type_name(kind: pa.DataType) -> str:
+    """An answer may have types that no shard can hold, such as intervals: those keep Arrow's name."""
+    try:
+        return duckdb_type(kind)
+    except UsageError:
+        return str(kind)
 
 
 def _column(column: pa.ChunkedArray) -> list[Any]:

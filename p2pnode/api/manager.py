@@ -20,9 +20,9 @@ from p2pnode.api.home import default_home
 from p2pnode.api.portal import caller
 from p2pnode.api.results import Dataset, QueryResult, Shard, dataset_of, shards_of
 from p2pnode.api.runner import Runner
-from p2pnode.api.schema import arrow_schema
 from p2pnode.api.snapshot import snapshot
 from p2pnode.core.model import EVERYWHERE, NodeRole
+from p2pnode.core.schema import declared_schema
 from p2pnode.errors import RoleError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ T = TypeVar("T")
 #: Random bytes of a new dataset's id: 26 characters of base32.
 DATASET_ID_BYTES = 17
 _DATASET_ID_CHARS = 26
+_DATASET_ID_PREFIX = "ds-"
 
 
 class DistributedDatasetManager:
@@ -141,7 +142,7 @@ class DistributedDatasetManager:
             raise RoleError(f"{self.node_id} is a {self.role}, which defines no datasets")
         if not isinstance(name, str) or not name.strip():
             raise UsageError("a dataset needs a name", advice='create_dataset("trips")')
-        dataset = Dataset(_new_dataset_id(), name, description, arrow_schema(schema))
+        dataset = Dataset(_new_dataset_id(), name, description, declared_schema(schema))
         if self._runner.is_running:
             self._runner.now(lambda node: _define(node, dataset))
         else:
@@ -159,7 +160,6 @@ class DistributedDatasetManager:
         placement_strategy: Literal["consistent_hash", "balanced_load"] | None = None,
         node_preferences: Sequence[Mapping[str, Any]] | None = None,
         geo_config: Mapping[str, Any] | None = None,
-        partition_by: str | None = None,
         *,
         append: bool = False,
         min_regions: int | None = None,
@@ -183,9 +183,9 @@ class DistributedDatasetManager:
             replicas=EVERYWHERE if replication_factor == "all" else replication_factor,
             strategy=placement_strategy or ("balanced_load" if balanced else "consistent_hash"),
             preferences=None if node_preferences is None else [dict(wish) for wish in node_preferences],
-            geo=geo_config,
-            partition_by=partition_by,
-            min_regions=min_regions,
+            min_regions=min_regions or _min_regions(geo_config),
+            # A client cannot define; its coordinator does that for it, with the publish.
+            create=self.role is NodeRole.CLIENT and not _id(dataset_id).startswith(_DATASET_ID_PREFIX),
             append=append,
             progress=None if progress is None else caller(progress),
         )
@@ -293,7 +293,15 @@ def _define(node: Node, dataset: Dataset) -> None:
 def _new_dataset_id() -> str:
     """Minted here rather than by the node, so that it can be used before the node runs."""
     text = base64.b32encode(secrets.token_bytes(DATASET_ID_BYTES)).decode().lower()
-    return f"ds-{text[:_DATASET_ID_CHARS]}"
+    return _DATASET_ID_PREFIX + text[:_DATASET_ID_CHARS]
+
+
+def _min_regions(geo_config: Mapping[str, Any] | None) -> int | None:
+    policy = (geo_config or {}).get("replication_policy") or {}
+    count = policy.get("min_regions")
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise UsageError(f"geo_config: min_regions {count!r} is not a count", advice="Give a number from 1.")
+    return count
 
 
 def _id(dataset: str | Dataset) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pnode.core.cid import cid_text
 from p2pnode.core.model import DatasetRecord
+from p2pnode.core.schema import schema_of_bytes
 from p2pnode.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -67,15 +68,13 @@ class Dataset:
 
 def dataset_of(record: DatasetRecord) -> Dataset:
     """A catalog record as people see it. Its shards' holders are not known from the catalog."""
-    import pyarrow as pa
-
     manifest = record.manifest
     schema = manifest.schema if manifest else record.schema
     return Dataset(
         dataset_id=record.dataset_id,
         name=record.name,
         description=record.description,
-        schema=pa.ipc.read_schema(pa.py_buffer(schema)) if schema else None,
+        schema=schema_of_bytes(schema) if schema else None,
         version=None if record.version is None else cid_text(record.version),
         shards=[
             Shard(cid_text(shard.cid), cid_text(shard.cid), shard.rows, shard.bytes)

@@ -63,7 +63,8 @@ def test_a_table_keeps_every_value() -> None:
         [None, 1, 1.0, None, "1970-01-01T00:00:01.000000001", None, None, None],
         [3, None, None, None, None, "1969-12-31T23:59:59.999999999+00:00", {"x": []}, "b"],
     ]  # fmt: skip
-    assert columns(table)[:2] == [{"name": "small", "type": "int32"}, {"name": "large", "type": "int64"}]
+    assert columns(table)[:2] == [{"name": "small", "type": "INTEGER"}, {"name": "large", "type": "BIGINT"}]
+    assert columns(pa.table({"i": pa.array([], pa.month_day_nano_interval())}))[0]["type"] == "month_day_nano_interval"
     assert rows(pa.table({"a": pa.array([], pa.int8())})) == []
 
 

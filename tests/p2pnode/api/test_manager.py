@@ -201,7 +201,7 @@ def test_options_reach_the_node_and_defaults_come_from_the_configuration(twin: M
             placement_strategy="consistent_hash",
             replication_factor=2,
             node_preferences=[{"node_id": "w", "preference": 0.8}],
-            geo_config={"regions": {}},
+            geo_config={"regions": {}, "replication_policy": {"min_regions": 2}},
             append=True,
         )
         (_, plain), (_, chosen) = ada.manager._runner.running().calls
@@ -210,13 +210,22 @@ def test_options_reach_the_node_and_defaults_come_from_the_configuration(twin: M
     )  # fmt: skip
     assert (chosen["strategy"], chosen["replicas"], chosen["append"]) == ("consistent_hash", 2, True)
     assert chosen["preferences"] == [{"node_id": "w", "preference": 0.8}]
-    assert chosen["geo"] == {"regions": {}}
+    assert (plain["min_regions"], chosen["min_regions"]) == (None, 2)
 
 
 @pytest.mark.parametrize("role", [NodeRole.WORKER, "client"])
 def test_roles_that_define_nothing(twin: ModuleType, tmp_path: Path, role: str) -> None:
     with pytest.raises(RoleError):
         manager(tmp_path, role=role).create_dataset("trips")
+
+
+def test_only_a_client_may_publish_under_a_new_name(twin: ModuleType, tmp_path: Path) -> None:
+    with p2pnode.sync.connect("ada", storage_dir=tmp_path / "ada") as ada, pytest.raises(NotFound):
+        ada.shard_dataset("trips", FRAME)
+    with p2pnode.sync.connect("bob", role="client", storage_dir=tmp_path / "bob") as bob:
+        assert len(bob.shard_dataset("trips", FRAME, shard_size=5)) == 2
+        with pytest.raises(NotFound):
+            bob.shard_dataset("ds-unknown", FRAME)
 
 
 def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:

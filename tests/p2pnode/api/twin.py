@@ -108,10 +108,9 @@ class Node:
         self.calls.append(("publish", {"dataset": dataset, "data": data, **options}))
         await trio.lowlevel.checkpoint()
         if not any(dataset in (record.dataset_id, record.name) for record in self._records.values()):
-            if not options.get("name"):
+            if not options.get("create"):
                 raise NotFound(f"no dataset {dataset!r}")
-            self.define_locally(options["name"], dataset_id=f"ds-{options['name']}")
-            dataset = f"ds-{options['name']}"
+            self.define_locally(dataset, dataset_id=f"ds-{dataset}")
         record = await self.dataset(dataset)
         table = _table(data)
         if table.num_rows == 0:

@@ -1,0 +1,1 @@
+"""The commands, a file per group. Each opens with its flags and ends with what it prints."""

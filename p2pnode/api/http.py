@@ -1,0 +1,210 @@
+"""The node over HTTP: every command of the command line is one call here.
+
+Routes only: each reads its request, makes one call on the node and answers a document of `documents`. Failures are
+the `P2PNodeError` documents with their status, never a traceback. Who may call at all, and how much, stands in
+`http_guard`; the server itself in `server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pyarrow as pa
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute, APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from p2pnode import __version__
+from p2pnode.api import documents
+from p2pnode.api.failures import one_failure
+from p2pnode.api.http_streams import FileAnswer, PublishAnswer
+from p2pnode.api.json import encode
+from p2pnode.core.cid import cid_text
+from p2pnode.core.model import EVERYWHERE
+from p2pnode.env import Env
+from p2pnode.errors import NotFound, P2PNodeError, UsageError
+
+if TYPE_CHECKING:
+    from p2pnode.node import Node
+
+log = structlog.get_logger(__name__)
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+#: Paths of one publish.
+PATHS_MAX = 10_000
+#: Characters of one statement.
+SQL_CHARS_MAX = 1_000_000
+
+
+class PublishRequest(BaseModel):
+    """Paths are read by the node, on its machine."""
+
+    model_config = ConfigDict(extra="forbid")
+    paths: Annotated[list[str], Field(min_length=1, max_length=PATHS_MAX)]
+    name: str
+    append: bool = False
+    shard_rows: Annotated[int, Field(ge=1)] | None = None
+    replicas: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    format: Literal["parquet", "arrow"] = "parquet"
+    strategy: Literal["consistent_hash", "balanced_load"] | None = None
+    min_regions: Annotated[int, Field(ge=1)] | None = None
+
+
+class QueryRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    sql: Annotated[str, Field(max_length=SQL_CHARS_MAX)]
+    dataset: str | None = None
+    on_missing: Literal["error", "partial"] = "error"
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    at: str | None = None
+    explain: bool = False
+
+
+class Document(Response):
+    """A document by the encoding rules of `json`."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return content if isinstance(content, bytes) else encode(content)
+
+
+class NamedFailures(APIRoute):
+    """A route whose failures become error documents."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                with one_failure():
+                    return await handler(request)
+            except P2PNodeError as error:
+                return failure(error)
+            except RequestValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                return failure(UsageError(f"{where}: {first['msg']}", advice="See /openapi.json."))
+            except Exception:
+                log.exception("http_call_failed", path=request.url.path)
+                return failure(P2PNodeError("the node failed inside", advice="Its log says more."))
+
+        return handle
+
+
+def failure(error: P2PNodeError) -> Response:
+    """An error as its document, with its HTTP status."""
+    return Document(error.as_document(), status_code=error.http_status)
+
+
+def build_app(node: Node, env: Env, url: str) -> FastAPI:
+    """The routes of one node, which is served at `url`."""
+    app = FastAPI(title="p2pnode", version=__version__, docs_url=None, redoc_url=None)
+    router = APIRouter(route_class=NamedFailures, prefix="/v1")
+    _node_routes(router, node, url)
+    _dataset_routes(router, node, env)
+    _query_route(router, node, env)
+    app.include_router(router)
+    return app
+
+
+def _node_routes(router: APIRouter, node: Node, url: str) -> None:
+    @router.get("/id")
+    async def identity() -> Response:
+        return Document(documents.identity(node, url))
+
+    @router.get("/peers")
+    async def peers() -> Response:
+        return Document(documents.peers(node))
+
+    @router.get("/health")
+    async def health_all() -> Response:
+        return Document(await node.health_all())
+
+    @router.get("/health/{node_id}")
+    async def health(node_id: str) -> Response:
+        return Document({node_id: await node.health(node_id)})
+
+    @router.get("/doctor")
+    async def doctor() -> Response:
+        return Document(await node.doctor())
+
+
+def _dataset_routes(router: APIRouter, node: Node, env: Env) -> None:
+    @router.get("/datasets")
+    async def datasets() -> Response:
+        return Document([documents.dataset(record) for record in await node.datasets()])
+
+    @router.post("/datasets")
+    async def publish(wanted: PublishRequest) -> Response:
+        balanced = not node.settings.use_consistent_hashing
+        return PublishAnswer(
+            lambda progress: node.publish(
+                wanted.name,
+                wanted.paths[0] if len(wanted.paths) == 1 else wanted.paths,
+                create=True,
+                format=wanted.format,
+                shard_rows=wanted.shard_rows,
+                replicas=EVERYWHERE if wanted.replicas == "all" else wanted.replicas,
+                strategy=wanted.strategy or ("balanced_load" if balanced else "consistent_hash"),
+                min_regions=wanted.min_regions,
+                append=wanted.append,
+                progress=progress,
+            )
+        )
+
+    @router.get("/datasets/{name}")
+    async def show(name: str) -> Response:
+        return Document(documents.published(await node.placed(name)))
+
+    @router.delete("/datasets/{name}")
+    async def delete(name: str) -> Response:
+        record = await node.dataset(name)
+        await node.delete(record.dataset_id)
+        return Document({"deleted": record.name, "dataset_id": record.dataset_id})
+
+    @router.get("/datasets/{name}/shards/{shard_id}")
+    async def shard(name: str, shard_id: str) -> Response:
+        record = await node.dataset(name)
+        entries = record.manifest.shards if record.manifest else ()
+        if shard_id not in {cid_text(entry.cid) for entry in entries}:
+            raise NotFound(
+                f"dataset {record.name!r} has no shard {shard_id!r}",
+                advice=f"`p2pnode dataset show {name}` lists them.",
+            )
+        path = node.home / f".get-{env.rng.token(8).hex()}"
+        try:
+            await node.fetch_shard_to(shard_id, path)
+        except BaseException:
+            env.disk.unlink(path)
+            raise
+        return FileAnswer(path, env)
+
+
+def _query_route(router: APIRouter, node: Node, env: Env) -> None:
+    @router.post("/query")
+    async def query(wanted: QueryRequest, request: Request) -> Response:
+        if wanted.explain:
+            return Document(await node.explain(wanted.sql, dataset=wanted.dataset))
+        found = await node.query(
+            wanted.sql,
+            dataset=wanted.dataset,
+            on_missing=wanted.on_missing,
+            timeout_s=wanted.timeout_s,
+            at=wanted.at,
+        )
+        if ARROW_STREAM in request.headers.get("accept", ""):
+            stats = encode({**found.stats, "coverage": found.coverage}).decode()
+            body = await env.executor.run(_arrow, found.table)
+            return Response(body, media_type=ARROW_STREAM, headers={"x-p2pnode-stats": stats})
+        return Document(await env.executor.run(lambda: encode(documents.answer(found))))
+
+
+def _arrow(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
