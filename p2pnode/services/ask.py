@@ -19,7 +19,7 @@ import trio
 
 from p2pnode.core.cid import BadContentId, cid_text, parse_cid
 from p2pnode.core.model import DatasetRecord, Manifest
-from p2pnode.core.planner import SERIALIZE_SQL, Plan, Scan, TableInfo, Unsure, plan, plan_opaque
+from p2pnode.core.planner import Plan, Scan, TableInfo, Unsure, plan, plan_opaque, serialization_of
 from p2pnode.core.routing import Wanted
 from p2pnode.core.schema import columns_of, schema_of_bytes
 from p2pnode.env import Env
@@ -166,8 +166,7 @@ class Asker:
 
     async def _serialized(self, sql: str) -> str:
         """The statement's tree as DuckDB's own parser has it, from a fenced process."""
-        literal = sql.replace("'", "''")
-        table = await self._run_here(SERIALIZE_SQL.replace("?", f"'{literal}'"), (), self._timeout_s)
+        table = await self._run_here(serialization_of(sql), (), self._timeout_s)
         return table.column(0)[0].as_py()
 
     def _table(self, question: _Question, name: str, without: frozenset[bytes]) -> TableInfo | None:
