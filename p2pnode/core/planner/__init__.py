@@ -5,8 +5,8 @@ that only DuckDB's own parser reads. Nothing here runs SQL.
 """
 
 from p2pnode.core.planner.model import Plan, Resolve, Scan, TableInfo
-from p2pnode.core.planner.opaque import SERIALIZE_SQL, plan_opaque
+from p2pnode.core.planner.opaque import plan_opaque, serialization_of
 from p2pnode.core.planner.parse import Unsure
 from p2pnode.core.planner.plan import plan
 
-__all__ = ["SERIALIZE_SQL", "Plan", "Resolve", "Scan", "TableInfo", "Unsure", "plan", "plan_opaque"]
+__all__ = ["Plan", "Resolve", "Scan", "TableInfo", "Unsure", "plan", "plan_opaque", "serialization_of"]

@@ -20,9 +20,6 @@ from p2pnode.core.planner.tables import not_found
 from p2pnode.core.planner.transport import carried_sql, restored_sql
 from p2pnode.errors import QueryError, SqlRefused
 
-#: The statement by which DuckDB serialises another: its text stands for the question mark. One row, one text comes back.
-SERIALIZE_SQL = "SELECT json_serialize_sql(?)"
-
 #: Kinds of FROM items that read nothing by themselves.
 _SOURCES = frozenset(
     ("BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "CTE", "PIVOT", "COLUMN_DATA")
@@ -35,10 +32,15 @@ _OPERATORS = words(
 )
 
 
+def serialization_of(sql: str) -> str:
+    """The statement by which DuckDB serialises `sql`: one row, one text; to be run in the fenced process."""
+    return f"SELECT json_serialize_sql('{sql.replace(chr(39), chr(39) * 2)}')"
+
+
 def plan_opaque(sql: str, serialized: str, resolve: Resolve) -> Plan:
     """Gather every dataset of `sql` whole and run its text at the asker.
 
-    `serialized` is what SERIALIZE_SQL gave for `sql`. Outputs are called like the tables, as the text expects.
+    `serialized` is what `serialization_of(sql)` gave. Outputs are called like the tables, as the text expects.
 
     Raises QueryError with DuckDB's message and ``details["position"]`` (0-based character) when it is no SQL,
     SqlRefused when it does what no query may do, NotFound for a name in FROM that is no dataset.

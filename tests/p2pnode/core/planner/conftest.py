@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from p2pnode.core.model import Column, ColumnStats, ShardEntry
-from p2pnode.core.planner import SERIALIZE_SQL, Plan, Scan, TableInfo, Unsure, plan, plan_opaque
+from p2pnode.core.planner import Plan, Scan, TableInfo, Unsure, plan, plan_opaque, serialization_of
 
 NOW = datetime(2024, 5, 17, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ class Swarm:
         try:
             return plan(sql, self.resolve, NOW)
         except Unsure:
-            serialized = self.single.execute(SERIALIZE_SQL, [sql]).fetchall()[0][0]
+            serialized = run(self.single, serialization_of(sql)).rows[0][0]
             return plan_opaque(sql, serialized, self.resolve)
 
     def expected(self, sql: str) -> Answer:
