@@ -35,6 +35,8 @@ from p2pnode.query.tables import WorkerDied
 
 #: The zygote imports for 0.3 s, on a cold and busy machine for several; a fork takes milliseconds.
 FORK_TIMEOUT_S = 20.0
+#: What is asked of a socket at once: a little more than a Unix socket's buffer ever holds.
+RECEIVE_BYTES = 256 << 10
 #: A killed process is gone as soon as the kernel has freed its memory.
 GONE_TIMEOUT_S = 2.0
 #: What the zygote needs of the node's environment: where to find its libraries, nothing about the user.
@@ -102,7 +104,7 @@ class Worker:
 
     async def gone(self) -> None:
         """Wait until a killed process has let go of everything, then forget it."""
-        with trio.move_on_after(GONE_TIMEOUT_S, shield=True) as scope:
+        with trio.move_on_after(GONE_TIMEOUT_S, shield=True) as scope:  # pyright: ignore[reportCallIssue]  # same
             await trio.lowlevel.wait_readable(self._pidfd)
         if scope.cancelled_caught:
             log.warning("sql_worker_lingers")
@@ -117,7 +119,7 @@ class Worker:
         """Exactly `size` bytes; a frame that arrives whole is not copied again."""
         parts: list[bytes] = []
         while size:
-            part = await self._socket.recv(size)
+            part = await self._socket.recv(min(size, RECEIVE_BYTES))
             if not part:
                 raise Nonsense("the stream closed")
             parts.append(part)
@@ -139,15 +141,10 @@ class Zygote:
         Not cancellable: an answer left in the socket would be taken for the next question's.
         """
         async with self._turn:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
                 try:
                     with trio.fail_after(FORK_TIMEOUT_S):
-                        if self._process is not None and self._process.poll() is not None:
-                            log.warning("sql_zygote_died", status=self._process.returncode)
-                            await self._end()
-                        if self._control is None:
-                            await self._start()
-                        return await self._ask()
+                        return await self._ask_the_living()
                 except (OSError, Nonsense, trio.TooSlowError) as error:
                     await self._end()
                     raise WorkerDied(f"No SQL worker could be started: {str(error) or 'it took too long'}.") from None
@@ -156,6 +153,16 @@ class Zygote:
         """End the zygote, and with it every worker that still lives."""
         async with self._turn:
             await self._end()
+
+    async def _ask_the_living(self) -> Worker:
+        if self._control is not None:
+            try:
+                return await self._ask()
+            except (OSError, Nonsense) as error:
+                log.warning("sql_zygote_died", error=str(error))
+                await self._end()
+        await self._start()
+        return await self._ask()
 
     async def _start(self) -> None:
         # The other end stays blocking, so it may not be one of trio's.
@@ -200,7 +207,7 @@ class Zygote:
         process, self._process = self._process, None
         if process is None:
             return
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
             with trio.move_on_after(GONE_TIMEOUT_S):
                 await process.wait()
             if process.returncode is None:

@@ -64,7 +64,7 @@ class Pool:
 
     async def close(self) -> None:
         """Kill every worker, end the zygote, and leave when the last process has gone."""
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
             for slot in self._slots:
                 if slot.worker is not None:
                     slot.worker.kill()

@@ -244,7 +244,7 @@ def test_without_the_check_of_the_statement_nothing_is_reached_either(
     outcomes: dict[str, str] = {}
     order = {"shards": str(world.shards.folder), "spill": str(spill), "settings": settings, "statements": pending}
     environment = {
-        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "OPENBLAS_NUM_THREADS": "1",
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
         "P2PNODE_SECRET": SECRET,

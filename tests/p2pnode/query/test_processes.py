@@ -83,7 +83,7 @@ async def test_a_killed_zygote_takes_its_workers_along_and_comes_back(ask: Asked
     await ask("SELECT 1")
     before, (worker,) = zygote(), workers()
     before.kill()
-    await until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: not worker.is_running())
     assert (await ask("SELECT 1 AS x")).to_pylist() == [{"x": 1}]
     assert zygote().pid != before.pid
 
@@ -187,6 +187,7 @@ def test_an_interrupt_from_the_terminal_is_the_node_s_business(tmp_path: Path) -
 
 
 @pytest.mark.trio
+@pytest.mark.skipif(os.geteuid() != 0, reason="a worker's /proc entries are closed even to its own user")
 async def test_what_a_worker_inherits(ask: Asked) -> None:
     os.environ["P2PNODE_SECRET"] = "do not inherit"
     secret = os.open(__file__, os.O_RDONLY)
