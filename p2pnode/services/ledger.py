@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 MANIFESTS_MAX = 64
 #: Blocks fetched from one peer at once while taking its events.
 FETCHES_MAX = 8
+#: Events admitted between two looks at the loop: some 10 ms, for lag reads as death to peers.
+SLICE_EVENTS = 256
 #: After so many blocks that a peer did not have, the rest of its events wait for a better source.
 FETCH_FAILURES_MAX = 8
 
@@ -190,10 +192,12 @@ class Ledger:
         ids, events = await self._env.executor.run(_parse_new, wires, clock.__contains__)
         refused = {event_id for event_id in ids if event_id not in clock} - {event.id for event in events}
         before = len(clock)
-        for event in events:
+        for number, event in enumerate(events, start=1):
             refused |= self._note(clock.add(event, source))
+            if number % SLICE_EVENTS == 0:
+                await trio.lowlevel.checkpoint()
         refused |= await self._fetch_wanted(fetch)
-        await self._settle()
+        await self.settle()
         known = [event_id for event_id in ids if event_id in clock]
         return Taken(
             durable=tuple(known),
@@ -243,11 +247,12 @@ class Ledger:
             )
         return {refusal.event_id for refusal in outcome.refused}
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         """Make everything admitted so far durable, then let it count."""
         admitted = list(self._volatile.values())
-        await self._log.append(admitted)
-        self._let_count(admitted)
+        if admitted:
+            await self._log.append(admitted)
+            self._let_count(admitted)
 
     def _let_count(self, durable: Iterable[Event]) -> None:
         # Another task may have settled the same events meanwhile; each is folded once.

@@ -87,6 +87,8 @@ class Syncer:
             while isinstance(message := await _next(exchange), words.Events):
                 taken = await self._take(peer_id, message.sizes, await _payload(exchange))
                 new += taken.new
+        # What another sync took in at the same time may be on its way to the disk: it counts before this one ends.
+        await self._ledger.settle()
         synced = expect(message, words.Synced)
         if (synced.count, synced.fingerprint) == (len(clock), clock.fingerprint):
             return new > 0, False
