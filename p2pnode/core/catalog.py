@@ -90,7 +90,9 @@ class Catalog:
         self._presence: dict[str, _Presence] = {}
         self._datasets: dict[str, _Dataset] = {}
         self._records: dict[str, DatasetRecord] = {}
-        self._names: dict[str, str] | None = None
+        #: name -> who claims it, and since when; and the name that each dataset claims.
+        self._claims: dict[str, dict[str, _Order]] = {}
+        self._claimed: dict[str, str] = {}
 
     @classmethod
     def fold(cls, events: Iterable[Event], manifests: Manifests) -> Catalog:
@@ -122,7 +124,16 @@ class Catalog:
         else:
             dataset.deleted.update(records.read_delete(event))
         self._records.pop(dataset_id, None)
-        self._names = None
+        self._claim_name(dataset)
+
+    def _claim_name(self, dataset: _Dataset) -> None:
+        before = self._claimed.pop(dataset.dataset_id, None)
+        if before is not None:
+            del self._claims[before][dataset.dataset_id]
+        if dataset.exists():
+            since, said = dataset.claim()
+            self._claimed[dataset.dataset_id] = said.name
+            self._claims.setdefault(said.name, {})[dataset.dataset_id] = since
 
     # -- members -------------------------------------------------------------------------------------------
 
@@ -159,7 +170,7 @@ class Catalog:
         """The dataset with that id, else the one that owns that name."""
         dataset = self._datasets.get(name_or_id)
         if dataset is None or not dataset.exists():
-            dataset = self._datasets.get(self._owners().get(name_or_id, ""))
+            dataset = self._owner(name_or_id)
         return None if dataset is None else self._record(dataset)
 
     def observed(self, dataset_id: str) -> tuple[bytes, ...]:
@@ -200,7 +211,8 @@ class Catalog:
             [r.dataset_id, r.name, r.description, r.schema, r.version, *r.siblings, *self.tips(r.dataset_id)]
             for r in self.datasets()
         ]
-        names = [list(pair) for pair in sorted(self._owners().items())]
+        owners = {name: self._owner(name) for name in sorted(self._claims)}
+        names = [[name, owner.dataset_id] for name, owner in owners.items() if owner is not None]
         return hashlib.sha256(libipld.encode_dag_cbor([members, names, datasets])).digest()
 
     def _record(self, dataset: _Dataset) -> DatasetRecord:
@@ -209,14 +221,8 @@ class Catalog:
             record = self._records[dataset.dataset_id] = dataset.record()
         return record
 
-    def _owners(self) -> dict[str, str]:
-        """name -> dataset id."""
-        if self._names is None:
-            claims: dict[str, tuple[_Order, str]] = {}
-            for dataset in self._datasets.values():
-                if dataset.exists():
-                    since, said = dataset.claim()
-                    claim = (since, dataset.dataset_id)
-                    claims[said.name] = min(claim, claims.get(said.name, claim))
-            self._names = {name: dataset_id for name, (_, dataset_id) in claims.items()}
-        return self._names
+    def _owner(self, name: str) -> _Dataset | None:
+        claims = self._claims.get(name)
+        if not claims:
+            return None
+        return self._datasets[min((since, dataset_id) for dataset_id, since in claims.items())[1]]

@@ -147,7 +147,9 @@ def parse(wire: bytes) -> Event:
     BadEvent.
     """
     if not SIGNATURE_BYTES < len(wire) <= WIRE_BYTES_MAX:
-        raise BadEvent(f"an event has {SIGNATURE_BYTES + 1}–{WIRE_BYTES_MAX} bytes, not {len(wire)}")
+        raise BadEvent(
+            f"an event has {SIGNATURE_BYTES + 1}–{WIRE_BYTES_MAX} bytes, not {len(wire)}; more belongs into a block"
+        )
     encoded, signature = bytes(wire[:-SIGNATURE_BYTES]), bytes(wire[-SIGNATURE_BYTES:])
     try:
         fields = libipld.decode_dag_cbor(encoded)

@@ -233,9 +233,10 @@ class MetadataService:
                 self._peers.learn(record.peer_id, record.node_id, NodeRole(record.role), record.addresses)
 
     def _learn_members(self, events: Sequence[Event] | None = None) -> None:
-        for member in self.catalog.members():
-            told = events is None or any(e.kind == records.UP and e.author == member.peer_id for e in events)
-            if told and member.peer_id != self._identity.peer_id:
+        """Pass on what members say of themselves, all of it or what these events changed."""
+        told = None if events is None else {event.author for event in events if event.kind == records.UP}
+        for member in self.catalog.members() if told != set() else ():
+            if (told is None or member.peer_id in told) and member.peer_id != self._identity.peer_id:
                 self._peers.learn(member.peer_id, member.node_id, member.role, member.addresses)
 
     # -- authoring -------------------------------------------------------------------------------------------
