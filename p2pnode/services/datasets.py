@@ -242,7 +242,6 @@ class Datasets:
             return await self.find(record.dataset_id)
         packed = b"" if schema is None else schema_bytes(schema)
         answer = await self._propose("define", {"name": name, "description": description, "schema": packed})
-        await self._metadata.refresh()
         return await self.find(answer["dataset"])
 
     async def delete(self, name_or_id: str) -> None:
@@ -252,7 +251,6 @@ class Datasets:
             await self._delete(record.dataset_id)
         else:
             await self._propose("delete", {"dataset": record.dataset_id})
-            await self._metadata.refresh()
         self._fresh.pop(record.dataset_id, None)
 
     async def _delete(self, dataset_id: str) -> bytes:
@@ -271,7 +269,6 @@ class Datasets:
             await self._sign_version(draft)
         else:
             await self._propose("publish", draft.encode())
-            await self._metadata.refresh()
         return await self.find(draft.dataset_id)
 
     async def _sign_version(self, draft: VersionDraft) -> bytes:
@@ -312,7 +309,7 @@ class Datasets:
     # -- a client's wishes, from both ends -------------------------------------------------------------------
 
     async def _propose(self, kind: str, body: dict[str, Any] | bytes) -> dict[str, Any]:
-        """Put a wish to the coordinators, one after the other, until one has carried it out."""
+        """Put a wish to the coordinators, one after the other, until one has carried it out; then know it here too."""
         if self._role is not NodeRole.CLIENT:
             raise RoleError(f"A {self._role} does not define or publish datasets.")
         plain = body if isinstance(body, bytes) else libipld.encode_dag_cbor(body)
@@ -326,6 +323,7 @@ class Datasets:
                 plain,
                 timeout_s=PROPOSAL_TIMEOUT_S,
             )
+            await self._metadata.catch_up(peer_id)  # whoever else is asked may not have heard of it yet
             return libipld.decode_dag_cbor(answer)
 
         return await self._first_coordinator(ask)

@@ -330,6 +330,11 @@ class MetadataService:
                 if await self._synced(peer_id):
                     return
 
+    async def catch_up(self, peer_id: str) -> None:
+        """Know what that peer knows now; when it has gone, what some other member knows."""
+        if not await self._synced(peer_id):
+            await self.refresh()
+
     async def _anti_entropy(self) -> None:
         while True:
             await trio.sleep(ANTI_ENTROPY_S * (1 - JITTER + 2 * JITTER * self._env.rng.random()))
