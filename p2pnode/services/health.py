@@ -91,14 +91,16 @@ class HealthService:
     # -- what is known
 
     def state_of(self, peer_id: str) -> State:
-        """A member's state; of anybody else, alive means connected."""
+        """A member's state, alive until found otherwise; of anybody else, alive means connected."""
         state = self._detector.state_of(peer_id)
         if peer_id == self._detector.me:
             return State.ALIVE
         if state is not None:
             return state
-        if any(member.peer_id == peer_id and member.left for member in self._members()):
-            return State.LEFT
+        for member in self._members():
+            if member.peer_id == peer_id:
+                # Recorded, and not judged yet (we have only just joined): innocent until a probe fails.
+                return State.LEFT if member.left else State.ALIVE
         return State.ALIVE if peer_id in self._peers.connected() else State.DEAD
 
     def on_change(self, callback: OnChange) -> None:
