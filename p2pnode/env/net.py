@@ -57,7 +57,10 @@ class Transport(Protocol):
         ...
 
     def serve(self, protocol_id: str, handler: StreamHandler) -> None:
-        """Call `handler` for each inbound stream of that protocol. It must not raise (the guard sees to that)."""
+        """Call `handler` for each inbound stream of that protocol. It must not raise (the guard sees to that).
+
+        It may be cancelled when the peer resets the stream or is lost: nobody waits for its work any more.
+        """
         ...
 
     async def dial(self, peer_id: str, addresses: Sequence[str]) -> str:

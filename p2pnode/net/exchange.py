@@ -54,6 +54,19 @@ class Exchange:
         """Whether an announced payload was not sent to its end: then nothing else can be said on this stream."""
         return self._unsent > 0
 
+    async def still_open(self) -> bool:
+        """Between exchanges: whether the peer has neither ended nor reset the stream, as far as is known
+        here.
+        """
+        try:
+            with trio.move_on_after(0):
+                await self._stream.read(READ_BYTES)
+                # Either the end, or bytes that nobody asked for.
+                return False
+        except StreamBroken:
+            return False
+        return True
+
     async def send(self, message: Message, payload: bytes | bytearray | memoryview = b"") -> None:
         """Say something, with its payload. Raises LocalProtocolError if it may not be said now, PeerLost."""
         body = memoryview(payload).cast("B") if payload else b""

@@ -30,6 +30,8 @@ HANDLERS_MAX = 512
 FIRST_REQUEST_S = 10.0
 #: A stream between two requests may rest so long. Askers let go at half of it.
 IDLE_S = 600.0
+#: A stream beyond the peer's bound is let go sooner, but not at once: its asker may just be asking again.
+CROWDED_IDLE_S = 30.0
 #: What to tell a peer that hit a bound.
 RETRY_AFTER_S = 1.0
 #: An error's sentence on the wire; its field allows no more.
@@ -75,7 +77,7 @@ class Guard:
         self._streams[place] += 1
         finished = False
         try:
-            finished = await self._answer_all(spec, handlers, exchange, crowded=self._streams[place] > STREAMS_MAX)
+            finished = await self._answer_all(spec, handlers, exchange, place)
         except errors.PeerLost as error:
             if error.details.get("nonsense"):
                 self.counts["nonsense"] += 1
@@ -98,32 +100,31 @@ class Guard:
         spec: ProtocolSpec,
         handlers: Mapping[type[Message], Handler],
         exchange: Exchange,
-        *,
-        crowded: bool,
+        place: tuple[str, str],
     ) -> bool:
         """Answer request after request. True if the stream came to a proper end."""
         patience_s = FIRST_REQUEST_S
+        crowded = self._streams[place] > STREAMS_MAX
         while True:
             with trio.move_on_after(patience_s) as bound:
                 request = await exchange.next_request()
             if bound.cancelled_caught:
-                return patience_s == IDLE_S
+                return patience_s != FIRST_REQUEST_S
             if request is None:
                 return True
             self.counts["requests"] += 1
+            crowded = crowded and self._streams[place] > STREAMS_MAX
             if isinstance(request, UnknownVerb):
                 self.counts["unknown"] += 1
                 await exchange.send(Error(code=UNKNOWN_VERB, message=f"{spec.name} knows no verb {request.verb!r}"))
             elif crowded or self._handlers >= HANDLERS_MAX:
                 self.counts["busy"] += 1
                 await exchange.send(_as_message(errors.Busy("too much at once", retry_after_s=RETRY_AFTER_S)))
-                if crowded:
-                    return True
             else:
                 await self._answer(spec, handlers, exchange, request)
                 if exchange.owes_payload:
                     return False
-            patience_s = IDLE_S
+            patience_s = CROWDED_IDLE_S if crowded else IDLE_S
 
     async def _answer(
         self,

@@ -145,10 +145,12 @@ class Libp2pTransport:
         return [f"{endpoint}/p2p/{self.peer_id}" for endpoint in listening.endpoints(self._swarm)]
 
     def serve(self, protocol_id: str, handler: StreamHandler) -> None:
-        """Call `handler` for each inbound stream of that protocol."""
+        """Call `handler` for each inbound stream of that protocol, and cancel it when the stream is gone."""
 
         async def accept(stream: NetStream) -> None:
-            await handler(YamuxedStream(stream))
+            inbound = YamuxedStream(stream)
+            with inbound.cancelled_when_broken():
+                await handler(inbound)
 
         self._host.set_stream_handler(TProtocol(protocol_id), accept)  # type: ignore[arg-type]
 

@@ -29,6 +29,8 @@ from protocols.metadata import PeerRecord
 STREAMS_MAX = 8
 #: An idle stream is let go after this, well before the answerer's own patience ends.
 IDLE_S = 300.0
+#: A stream that rested longer is first looked at: its peer may have let go of it.
+FRESH_S = 5.0
 #: Dials at once, over all peers: as many as a handshake's CPU time allows to finish within its deadline.
 DIALS_MAX = 32
 #: Whoever asks for a peer within so long after a failed dial shares that failure. Short: it only spares a
@@ -186,7 +188,8 @@ class Peers:
         idle = known.idle.get(spec.protocol_id, [])
         while idle:
             last = idle.pop()
-            if self._clock.now() - last.since < IDLE_S:
+            rested_s = self._clock.now() - last.since
+            if rested_s < FRESH_S or (rested_s < IDLE_S and await last.exchange.still_open()):
                 return last.exchange
             await last.exchange.close()
         await self._connect(peer_id)

@@ -7,6 +7,8 @@ for a slow reader but not for ever. It goes to the muxed stream directly, past t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import trio
@@ -42,6 +44,18 @@ class YamuxedStream:
         self._connection = cast("SteadyYamux", self._muxed.conn)
         self._id = self._muxed.stream_id
         self.peer_id: str = self._connection.peer_id.to_base58()
+
+    @contextmanager
+    def cancelled_when_broken(self) -> Iterator[None]:
+        """Cancel the body as soon as the peer resets the stream or is lost: nobody waits for its work any
+        more.
+        """
+        with trio.CancelScope() as work:  # type: ignore[call-arg]  # old stubs
+            self._connection.watchers[self._id] = work.cancel
+            try:
+                yield
+            finally:
+                self._connection.watchers.pop(self._id, None)
 
     async def read(self, max_bytes: int) -> bytes:
         """1..max_bytes bytes, or b"" at the end. Safe to cancel. Raises StreamBroken."""

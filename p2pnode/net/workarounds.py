@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -112,7 +113,7 @@ class TunedTcp(TCP):
 
 
 class SteadyYamux(Yamux):
-    """Yamux whose reader never waits for a writer, and that can be cut off.
+    """Yamux whose reader never waits for a writer, that tells when a stream is gone, and that can be cut off.
 
     The library answers pings and new streams from its one reading task. When both ends fill the socket at
     once, each then waits for the other to read: a deadlock. Here such small frames are written by tasks of
@@ -123,6 +124,9 @@ class SteadyYamux(Yamux):
         super().__init__(secured_conn, peer_id, is_initiator=secured_conn.is_initiator)
         self._control_frames = 0
         self._unchecked_bytes = 0
+        #: Stream id -> whom to tell, once, when the stream was reset by either side or died with the
+        #: connection.
+        self.watchers: dict[int, Callable[[], None]] = {}
 
     async def _write_frame(self, data: bytes) -> None:
         if len(data) == HEADER_SIZE and data[1] != TYPE_GO_AWAY and not data[3] & (FLAG_SYN | FLAG_FIN):
@@ -131,6 +135,16 @@ class SteadyYamux(Yamux):
         # SYN stays before the stream's data and FIN after it, so these two keep their place in line.
         async with self._write_lock:
             await self.secured_conn.write(data)
+
+    def _finalize_stream_locked(self, stream: YamuxStream, *, fully_closed: bool) -> None:
+        super()._finalize_stream_locked(stream, fully_closed=fully_closed)
+        if stream.reset_received and stream.stream_id in self.watchers:
+            self.watchers.pop(stream.stream_id)()
+
+    async def _cleanup_on_error(self) -> None:
+        while self.watchers:
+            self.watchers.popitem()[1]()
+        await super()._cleanup_on_error()
 
     async def _read_data_body(self, length: int) -> bytes:
         self._unchecked_bytes += length

@@ -106,7 +106,7 @@ async def test_cancelling_reads_and_writes_anywhere_leaves_the_connection_whole(
     async with open_node() as a, open_node() as b:
         await a.dial(b.peer_id, b.addresses())
         steady = await a.open_stream(b.peer_id, ECHO)
-        for _ in range(40):
+        for _ in range(20):
             doomed = await a.open_stream(b.peer_id, ECHO)
             async with trio.open_nursery() as nursery:
 
