@@ -38,7 +38,7 @@ from p2pnode.errors import (
 from p2pnode.net.peers import Peers
 from p2pnode.services.metadata import MetadataService
 from p2pnode.storage.splitter import CutShard
-from protocols.metadata import METADATA, Accepted, AskTicket, Propose, Ticket
+from protocols.metadata import METADATA, AskTicket, Propose, Ticket
 
 T = TypeVar("T")
 
@@ -46,9 +46,6 @@ log = structlog.get_logger(__name__)
 
 #: Seconds that a coordinator may take over a proposal: it waits for three disks.
 PROPOSAL_TIMEOUT_S = 30.0
-#: Seconds that this node may lag behind what was recorded at its wish, and the pause between two looks.
-CATCH_UP_S = 20.0
-CATCH_UP_PAUSE_S = 0.05
 #: Random bytes of a dataset id: 26 characters of base32.
 _ID_BYTES = 17
 _ID_CHARS = 26
@@ -318,8 +315,8 @@ class Datasets:
         plain = body if isinstance(body, bytes) else libipld.encode_dag_cbor(body)
         signature = self._identity.sign(_PROPOSAL_DOMAIN + kind.encode() + b"\0" + plain)
 
-        async def ask(peer_id: str) -> tuple[bytes, dict[str, Any]]:
-            accepted, answer = await self._peers.ask(
+        async def ask(peer_id: str) -> dict[str, Any]:
+            _, answer = await self._peers.ask(
                 peer_id,
                 METADATA,
                 Propose(kind=kind, signature=signature),
@@ -327,8 +324,7 @@ class Datasets:
                 timeout_s=PROPOSAL_TIMEOUT_S,
             )
             await self._metadata.catch_up(peer_id)  # whoever else is asked may not have heard of it yet
-            assert isinstance(accepted, Accepted)
-            return accepted.event, libipld.decode_dag_cbor(answer)
+            return libipld.decode_dag_cbor(answer)
 
         return await self._first_coordinator(ask)
 
