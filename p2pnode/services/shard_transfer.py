@@ -180,13 +180,18 @@ class ShardTransferService:
         async def file(outline: bytes, size: int) -> AsyncIterator[_Sink]:
             incoming = Incoming(cid, outline, size, make)
             try:
-                yield self._thread_sink(incoming)
+                yield self._thread_sink(incoming, durable=True)
+                await self._env.executor.run(incoming.sync, disk.sync)
             finally:
                 incoming.close()
 
+        def show() -> None:
+            disk.rename(part, path)
+            disk.sync_dir(path.parent)
+
         try:
             size = await self._fetch(cid, sources, file)
-            await self._env.executor.run(disk.rename, part, path)
+            await self._env.executor.run(show)
         except OSError as error:
             raise StorageFailed(f"cannot write {path}: {error.strerror}") from error
         finally:
@@ -356,11 +361,14 @@ class ShardTransferService:
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
-    def _thread_sink(self, incoming: Incoming) -> _Sink:
+    def _thread_sink(self, incoming: Incoming, *, durable: bool = False) -> _Sink:
         async def take(pieces: list[memoryview]) -> None:
             await self._env.executor.run(incoming.take, pieces)
 
-        return _Sink(incoming, take)
+        async def sync() -> None:
+            await self._env.executor.run(incoming.sync, self._env.disk.sync)
+
+        return _Sink(incoming, take, sync if durable else None)
 
     def _store_sink(self, incoming: Incoming) -> _Sink:
         async def take(pieces: list[memoryview]) -> None:
