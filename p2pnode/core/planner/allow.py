@@ -7,7 +7,7 @@ or a name with a schema is refused for good.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
 
 from sqlglot import exp
 
@@ -58,6 +58,8 @@ def check(query: exp.Expr) -> None:
             check_function(node.name, in_from=isinstance(node.parent, exp.Table))
         elif isinstance(node, exp.Table):
             _check_table(node)
+        elif isinstance(node, exp.Pivot):
+            _check_pivot(node)
         if type(node) not in _FAITHFUL or _written_otherwise(node):
             doubt = doubt or node.key
     if doubt is not None:
@@ -66,11 +68,12 @@ def check(query: exp.Expr) -> None:
 
 def check_function(name: str, *, in_from: bool) -> None:
     """Raise SqlRefused unless a function called `name` may stand there."""
-    lowered = name.lower()
-    allowed: Iterable[str] = functions.TABLE_FUNCTIONS if in_from else functions.ALLOWED
-    if lowered not in allowed:
+    allowed: frozenset[str] = functions.TABLE_FUNCTIONS if in_from else functions.ALLOWED
+    if name.lower() not in allowed:
+        near = difflib.get_close_matches(name.lower(), allowed, n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
         where = "in FROM" if in_from else "in a query"
-        raise SqlRefused(f"The function {name}() is not one of those allowed {where}.", function=name)
+        raise SqlRefused(f"{name}() is not one of the functions allowed {where}.{hint}", function=name)
 
 
 def _check_query(node: exp.Query) -> None:
@@ -100,6 +103,19 @@ def _check_table(node: exp.Table) -> None:
         )
     if not isinstance(node.this, exp.Identifier):
         raise SqlRefused(f"{node.sql()} is no dataset.")
+
+
+def _check_pivot(node: exp.Pivot) -> None:
+    """``PIVOT t ON x`` makes a type from the values it finds, which the fenced process may not do."""
+    if (
+        node.this is not None
+        and not node.args.get("unpivot")
+        and any(type(on) is not exp.In for on in node.expressions)
+    ):
+        raise SqlRefused(
+            "PIVOT without the values it makes columns of is not a SELECT.",
+            advice="List the values: PIVOT t ON x IN ('a', 'b') USING sum(y).",
+        )
 
 
 def _written_otherwise(node: exp.Expr) -> bool:

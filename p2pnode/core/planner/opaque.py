@@ -45,14 +45,17 @@ def plan_opaque(sql: str, serialized: str, resolve: Resolve) -> Plan:
     Raises QueryError with DuckDB's message and ``details["position"]`` (0-based character) when it is no SQL,
     SqlRefused when it does what no query may do, NotFound for a name in FROM that is no dataset.
     """
-    document = json.loads(serialized)
+    try:
+        document = json.loads(serialized)
+    except RecursionError as error:
+        raise QueryError("The statement nests too deep.") from error
     if document.get("error"):
         raise _no_query(document)
     statements = document["statements"]
     if len(statements) != 1:
         raise SqlRefused("One statement at a time: this text holds several.")
     found: dict[str, TableInfo] = {}
-    for name in _tables(statements[0]["node"], frozenset()):
+    for name in _tables(statements[0]["node"]):
         info = resolve(name)
         if info is None:
             raise not_found(name, [])
@@ -97,33 +100,32 @@ def _no_query(document: dict[str, Any]) -> QueryError | SqlRefused:
     return QueryError(f"{message[:1].upper()}{message[1:]}{where}.", position=at)
 
 
-def _tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
-    """Names of base tables under `node` that no CTE in sight defines; everything else is checked on the way."""
-    if isinstance(node, list):
-        for part in node:
-            yield from _tables(part, ctes)
-        return
-    if not isinstance(node, dict):
-        return
-    kind = str(node.get("type", ""))
-    if "cte_map" in node:
-        # Wider than DuckDB's own rule (a CTE sees only those before it), so a dataset that a later CTE shadows is not
-        # found, and DuckDB says so: an error, never another table's rows.
-        ctes |= {folded(str(entry["key"])) for entry in node["cte_map"]["map"]}
-    if kind.endswith("_NODE") and kind not in _QUERY_NODES:
-        raise SqlRefused(f"{kind.removesuffix('_NODE')} is not a SELECT.")
-    if kind == "CTE_NODE" or kind == "RECURSIVE_CTE_NODE":
-        ctes |= {folded(str(node.get("cte_name", "")))}
-    if kind == "BASE_TABLE":
-        yield from _base_table(node, ctes)
-    _check(node, kind)
-    for key, part in node.items():
-        if key not in ("type", "function_name", "table_name"):
-            yield from _tables(part, ctes)
+def _tables(statement: Any) -> Iterator[str]:
+    """Names of base tables in `statement` that no CTE in sight defines; everything else is checked on the way."""
+    pending: list[tuple[Any, frozenset[str]]] = [(statement, frozenset())]
+    while pending:
+        node, ctes = pending.pop()
+        if isinstance(node, list):
+            pending.extend((part, ctes) for part in node)
+        if not isinstance(node, dict):
+            continue
+        kind = str(node.get("type", ""))
+        if "cte_map" in node:
+            # Wider than DuckDB's own rule (a CTE sees only those before it), so a dataset that a later CTE shadows is
+            # not found, and DuckDB says so: an error, never another table's rows.
+            ctes |= {folded(str(entry["key"])) for entry in node["cte_map"]["map"]}
+        if kind in ("CTE_NODE", "RECURSIVE_CTE_NODE"):
+            ctes |= {folded(str(node.get("cte_name", "")))}
+        if kind == "BASE_TABLE":
+            yield from _base_table(node, ctes)
+        _check(node, kind)
+        pending.extend((part, ctes) for key, part in node.items() if key != "type")
 
 
 def _base_table(node: dict[str, Any], ctes: frozenset[str]) -> Iterator[str]:
     name = str(node["table_name"])
+    if node.get("at_clause"):
+        raise SqlRefused(f"{name} AT … is not how a version is asked for.")
     if node.get("schema_name") or node.get("catalog_name"):
         raise SqlRefused(f"{name} is named with a schema; a table is a dataset's name alone.")
     if folded(name) not in ctes:
@@ -131,6 +133,8 @@ def _base_table(node: dict[str, Any], ctes: frozenset[str]) -> Iterator[str]:
 
 
 def _check(node: dict[str, Any], kind: str) -> None:
+    if kind.endswith("_NODE") and kind not in _QUERY_NODES:
+        raise SqlRefused(f"{kind.removesuffix('_NODE')} is not a SELECT.")
     if "from_table" in node and node["from_table"] and node["from_table"].get("type") not in _SOURCES:
         raise SqlRefused(f"{node['from_table'].get('type')} cannot be read from.")
     if kind in ("SHOW_REF", "TABLE_REF") or node.get("class") == "PARAMETER":

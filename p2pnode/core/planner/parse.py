@@ -20,8 +20,11 @@ from p2pnode.errors import QueryError, SqlRefused
 #: Longer statements are refused: parsing is quadratic in places, and nobody types 256 KiB.
 SQL_CHARS_MAX = 256 * 1024
 
-#: Deeper trees would overrun the interpreter's stack in recursive walks.
+#: More open brackets than a person writes, and more than parsers care for.
 NESTING_MAX = 200
+
+#: Deeper trees (long chains of operators) would overrun the interpreter's stack in recursive walks.
+DEPTH_MAX = 150
 
 # sqlglot warns there about what it cannot read; `Unsure` says the same as an exception.
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
@@ -54,7 +57,18 @@ def parse(sql: str) -> exp.Expr:
         raise QueryError("The statement is empty.", advice="Write a SELECT.")
     if len(trees) > 1:
         raise SqlRefused("One statement at a time: this text holds several.")
+    if _depth(trees[0]) > DEPTH_MAX:
+        raise Unsure(f"The statement's tree is deeper than {DEPTH_MAX} levels.", position=None)
     return _one_query(trees[0])
+
+
+def _depth(tree: exp.Expr) -> int:
+    deepest, pending = 0, [(tree, 1)]
+    while pending:
+        node, depth = pending.pop()
+        deepest = max(deepest, depth)
+        pending.extend((child, depth + 1) for child in node.iter_expressions())
+    return deepest
 
 
 def _tokens(sql: str) -> list[Token]:

@@ -21,6 +21,7 @@ from p2pnode.core.planner.parse import parse
 from p2pnode.core.planner.pin import pin_names
 from p2pnode.core.planner.prune import prune
 from p2pnode.core.planner.rows import split_rows
+from p2pnode.core.planner.spelling import check_spelling
 from p2pnode.core.planner.tables import Reference, needed_columns, references
 
 
@@ -37,6 +38,7 @@ def plan(sql: str, resolve: Resolve, now: datetime) -> Plan:
     """
     query = parse(sql)
     allow.check(query)
+    check_spelling(sql, query)
     # The cut replaces nodes in their parents, so the statement itself gets one.
     root = exp.Subquery(this=query)
     found = references(root, resolve)
