@@ -33,6 +33,8 @@ Marks = dict[tuple[str, bytes], int]
 
 #: Seconds of silence in a sync, and for one push or block, after which the peer is given up.
 ANSWER_S = 10.0
+#: Seconds for one whole sync: a newcomer takes some 5,000 events a second, so a million still come through.
+SYNC_S = 300.0
 #: Seconds between two syncs with one peer in which everything is asked for: only a fork makes that necessary.
 EVERYTHING_S = 60.0
 #: Peers whose last such sync is remembered.
@@ -48,6 +50,7 @@ class Syncer:
         self._env = env
         self._pushes_back = pushes_back
         self._everything_at: dict[str, float] = {}
+        self._turns: dict[str, trio.Lock] = {}
         #: Who sent events that were refused.
         self.conduct = Conduct()
 
@@ -62,6 +65,17 @@ class Syncer:
             PeerLost, Timeout: it went or fell silent; what came until then counts.
             StorageFailed: this disk refuses.
         """
+        # One at a time with each peer: the second of two finds little left to do, and never takes the last of the
+        # peer's streams from the blocks that the first one waits for.
+        turn = self._turns.setdefault(peer_id, trio.Lock())
+        try:
+            async with turn:
+                await self._sync(peer_id)
+        finally:
+            if not turn.locked():
+                self._turns.pop(peer_id, None)
+
+    async def _sync(self, peer_id: str) -> None:
         moved, differ = await self._round(peer_id, self._ledger.clock.marks())
         now = self._env.clock.now()
         if moved or not differ or now < self._everything_at.get(peer_id, now):
@@ -83,7 +97,7 @@ class Syncer:
             marks=_as_marks(marks),
         )
         new = 0
-        async with self._peers.exchange(peer_id, words.METADATA, request, timeout_s=None) as exchange:
+        async with self._peers.exchange(peer_id, words.METADATA, request, timeout_s=SYNC_S) as exchange:
             while isinstance(message := await _next(exchange), words.Events):
                 taken = await self._take(peer_id, message.sizes, await _payload(exchange))
                 new += taken.new

@@ -72,7 +72,7 @@ class EventLog:
 
     async def close(self) -> None:
         """Let go of the file. Nothing is lost by not calling it."""
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
             async with self._lock:
                 await self._env.executor.run(self._close)
 
@@ -109,7 +109,7 @@ class EventLog:
         if not batch.events and not batch.blocks:
             return
         self._queue.append(batch)
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
             async with self._lock:
                 # Whoever gets the lock first writes for everybody who queued meanwhile.
                 if not batch.done:

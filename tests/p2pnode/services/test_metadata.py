@@ -315,6 +315,22 @@ async def test_a_long_history_comes_in_batches(swarm, autojump_clock, monkeypatc
     assert newcomer.state == first.state
 
 
+async def test_many_refreshes_at_once_do_not_starve_each_other_of_streams(swarm, autojump_clock):
+    (first,) = await swarm.founded(1)
+    await first.metadata.author(records.DEFINE, "ds-1", define("flights"))
+    newcomer = await swarm.node(1)
+    await newcomer.join(first)
+    await newcomer.metadata.leave()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publish, first)
+        for _ in range(50):
+            nursery.start_soon(newcomer.metadata.refresh)
+    started = trio.current_time()
+    await newcomer.metadata.refresh()
+    assert trio.current_time() - started < 1
+    assert newcomer.metadata.catalog.dataset("flights").version is not None
+
+
 async def test_a_fork_hidden_from_marks_is_found_and_agreed_on(swarm, autojump_clock):
     first, second, third = await swarm.founded(3, run=False)
     for node, other in ((second, first), (third, first), (third, second), (first, second)):
