@@ -276,7 +276,7 @@ async def test_a_bomb_ends_at_the_deadline_and_the_next_statement_works(ask: Ask
     begun = trio.current_time()
     with pytest.raises(Timeout):
         await ask(bomb, timeout_s=0.3)
-    assert trio.current_time() - begun < 0.3 + 0.5 + 0.3
+    assert trio.current_time() - begun < 0.3 + 0.5 + 0.7  # the last is for a busy machine
     assert (await ask("SELECT 1 AS x")).to_pylist() == [{"x": 1}]
 
 
@@ -352,20 +352,26 @@ async def test_a_worker_is_replaced_after_enough_runs(ask: Asked, monkeypatch: p
         assert (await ask(f"SELECT {number} AS x")).to_pylist() == [{"x": number}]
 
 
-async def test_a_wide_scan_spills_to_its_own_folder_only(ask: Asked, tmp_path: Path) -> None:
-    sql = "SELECT max(r) AS m FROM (SELECT row_number() OVER (ORDER BY md5(i::VARCHAR)) AS r FROM range(4000000) t(i))"
+async def test_a_sort_beyond_memory_spills_to_the_worker_s_own_folder(shards: Shards, tmp_path: Path) -> None:
+    sql = "SELECT max(r) AS m FROM (SELECT row_number() OVER (ORDER BY md5(i::VARCHAR)) AS r FROM range(1000000) t(i))"
+    spill = tmp_path / "spill"
     seen: set[str] = set()
 
     async def watch() -> None:
         while not seen:
-            seen.update(path.parent.name for path in (tmp_path / "spill").glob("*/*"))
+            seen.update(path.parent.name for path in spill.glob("*/*"))
             await trio.sleep(0.01)
 
-    async with trio.open_nursery() as nursery:
+    async with (
+        SqlRunner(Env(), shards.folder, spill, memory_bytes=48 << 20, workers=1, timeout_s=60.0) as small,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(watch)
-        assert (await ask(sql)).to_pylist() == [{"m": 4_000_000}]
+        async with small.run(sql) as run:
+            pieces = [piece async for piece in run.batches()]
+        assert pa.ipc.open_stream(b"".join(pieces)).read_all().to_pylist() == [{"m": 1_000_000}]
         nursery.cancel_scope.cancel()
-    assert seen == {"worker-1"}
+    assert seen == {"worker-0"}
 
 
 async def test_the_parser_s_own_words(runner: SqlRunner) -> None:
