@@ -37,8 +37,8 @@ class Story:
     """What was seen so far; `document` is what `-o json` prints."""
 
     screen: Screen
-    tables: Mapping[str, pa.Table]
-    expected: Sequence[pa.Table]
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    expected: Sequence[pa.Table] = ()
     shards: dict[str, list[Shard]] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -54,14 +54,13 @@ async def run_demo(workers: int = 4, keep: bool = False, output: Literal["table"
     began = trio.current_time()
     screen = Screen(quiet=output == "json")
     screen.opening()
-    with screen.working("reading 336,776 flights, and asking DuckDB alone"):
-        tables = await trio.to_thread.run_sync(load_tables)
-        expected = await trio.to_thread.run_sync(answer_alone, tables, QUESTIONS)
-    story = Story(screen, tables, expected)
+    story = Story(screen)
     screen.chapter("A swarm of processes")
     async with AsyncExitStack() as stack:
-        with screen.working(f"starting a coordinator and {workers} workers"):
-            swarm = await stack.enter_async_context(LocalSwarm(coordinators=1, workers=workers, clients=0))
+        with screen.working(f"starting a coordinator and {workers} workers; reading a year of flights meanwhile"):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_read, story)
+                swarm = await stack.enter_async_context(LocalSwarm(coordinators=1, workers=workers, clients=0))
             client = await stack.enter_async_context(swarm.client())
         story.seconds["start"] = trio.current_time() - began
         _show_nodes(story, swarm.nodes, client)
@@ -77,6 +76,12 @@ async def run_demo(workers: int = 4, keep: bool = False, output: Literal["table"
     return document
 
 
+async def _read(story: Story) -> None:
+    """Get the data, and what one DuckDB says about it."""
+    story.tables = await trio.to_thread.run_sync(load_tables)
+    story.expected = await trio.to_thread.run_sync(answer_alone, story.tables, QUESTIONS)
+
+
 def _show_nodes(story: Story, nodes: Sequence[LocalNode], client: DistributedDatasetManager) -> None:
     rows = [(node.node_id, node.role, node.pid, node.addresses[0]) for node in nodes]
     story.screen.nodes([*rows, (client.node_id, "client (this process)", None, "")])
@@ -90,6 +95,7 @@ async def _publish(story: Story, client: DistributedDatasetManager, workers: Seq
         for name, table in story.tables.items():
             bars.add(name, table.num_rows)
         for name, table in story.tables.items():
+            bars.begin(name)
             story.shards[name] = await client.shard_dataset(
                 name,
                 table,
@@ -98,13 +104,17 @@ async def _publish(story: Story, client: DistributedDatasetManager, workers: Seq
                 progress=lambda step, name=name: _move(bars, name, step),
             )
             size = sum(shard.bytes for shard in story.shards[name])
-            bars.move(name, table.num_rows, f"{len(story.shards[name])} shards, {size_text(size)}")
+            bars.move(name, table.num_rows, f"{_shards(len(story.shards[name]))}, {size_text(size)}")
     story.seconds["publish"] = trio.current_time() - began
     _show_shards(story, workers)
 
 
 def _move(bars: Bars, name: str, step: Any) -> None:
-    bars.move(name, step.rows, f"{step.shards} shards, {size_text(step.bytes)} pushed")
+    bars.move(name, step.rows, f"{_shards(step.shards)}, {size_text(step.bytes)} pushed")
+
+
+def _shards(count: int) -> str:
+    return "1 shard" if count == 1 else f"{count} shards"
 
 
 def _show_shards(story: Story, workers: Sequence[str], gone: str = "") -> None:
@@ -147,9 +157,10 @@ async def _ask(
 
 def _footnote(record: Mapping[str, Any]) -> str:
     share = f" ({record['moved_share']:.2%})" if record["moved_share"] is not None else ""
+    partial = "" if record["coverage"] == 1.0 else f" · covers {record['coverage']:.0%}"
     return (
-        f"{record['ms']:.0f} ms on {len(record['nodes'])} nodes · scanned {size_text(record['bytes_scanned'])}"
-        f" · moved {size_text(record['bytes_moved'])}{share} · coverage {record['coverage']:.0%}"
+        f"{record['ms']:.0f} ms · {len(record['nodes'])} nodes · moved {size_text(record['bytes_moved'])}"
+        f" of {size_text(record['bytes_scanned'])}{share}{partial}"
     )
 
 
@@ -162,10 +173,12 @@ async def _kill_and_ask(story: Story, client: DistributedDatasetManager, nodes: 
     story.screen.chapter("Kill a worker")
     await victim.kill()
     began = trio.current_time()
-    story.screen.killed(victim.node_id, pid, f"it held {held[victim.node_id]} shards; nobody was told")
+    story.screen.killed(
+        victim.node_id, pid, f"it held {held[victim.node_id]} shards; nobody is told; the same questions again, at once"
+    )
     for question, expected, asked in zip(QUESTIONS, story.expected, story.asked, strict=True):
         asked["after"], _ = await _ask(client, question, expected)
-        story.screen.again(question.title, _footnote(asked["after"]), equal=asked["after"]["equal"])
+    story.screen.again([(asked["title"], asked["after"]["equal"], _footnote(asked["after"])) for asked in story.asked])
     with story.screen.working(f"waiting until the client sees that {victim.node_id} is dead"):
         seen = await _until_dead(client, victim.node_id)
     story.killed = {
@@ -235,8 +248,8 @@ def _close(story: Story, document: Mapping[str, Any]) -> None:
         ("answers", f"{sum(record['equal'] for record in every)} of {len(every)} equal to DuckDB alone"),
         ("before the kill", " · ".join(f"{record['ms']:.0f} ms" for record in before)),
         ("after the kill", " · ".join(f"{record['ms']:.0f} ms" for record in after)),
-        ("scanned, moved", f"{size_text(scanned)}, {size_text(moved)} ({moved / scanned:.2%})"),
-        ("group-by moved", f"{story.asked[1]['before']['moved_share']:.2%} of what it scanned"),
+        ("bytes", f"moved {size_text(moved)} of {size_text(scanned)} scanned ({moved / scanned:.2%})"),
+        ("group-by", f"moved {story.asked[1]['before']['moved_share']:.2%} of what it scanned"),
         ("coverage", f"{min(record['coverage'] for record in every):.0%}"),
         ("seen dead after", "not seen" if seen is None else f"{seen:.1f} s"),
         ("all of it", f"{story.seconds['total']:.1f} s"),

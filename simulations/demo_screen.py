@@ -113,15 +113,19 @@ class Screen:
         body = Group(
             Syntax(sql, "sql", theme="ansi_dark", background_color="default", word_wrap=True),
             shown,
-            Text.from_markup(f"{_mark(equal)}  [dim]{footnote}[/]"),
+            Text.from_markup(f"{_mark(equal)} [dim]· {footnote}[/]"),
         )
         border = "green" if equal else "red"
         self._console.print(
             Panel(body, title=f"[bold]{title}[/]", title_align="left", box=box.ROUNDED, border_style=border)
         )
 
-    def again(self, title: str, footnote: str, *, equal: bool) -> None:
-        self.say(f"{_mark(equal)}  [bold]{title}[/]  [dim]{footnote}[/]")
+    def again(self, rows: Sequence[tuple[str, bool, str]]) -> None:
+        """The same questions once more: (title, equal, how it was found), one line each."""
+        table = Table.grid(padding=(0, 2))
+        for title, equal, footnote in rows:
+            table.add_row(f"[bold]{title}[/]", _mark(equal), f"[dim]{footnote}[/]")
+        self._console.print(Padding(table, (0, 0, 0, 2)))
 
     def killed(self, node_id: str, pid: int, detail: str) -> None:
         text = Text.assemble(("SIGKILL ", "bold white on red"), (f"  {node_id}", "bold red"), f"  pid {pid}")
@@ -155,7 +159,10 @@ class Bars:
         self._tasks: dict[str, Any] = {}
 
     def add(self, name: str, total: int) -> None:
-        self._tasks[name] = self._progress.add_task(name, total=total, note="waiting")
+        self._tasks[name] = self._progress.add_task(name, total=total, note="", start=False)
+
+    def begin(self, name: str) -> None:
+        self._progress.start_task(self._tasks[name])
 
     def move(self, name: str, done: int, note: str) -> None:
         self._progress.update(self._tasks[name], completed=done, note=note)
@@ -171,7 +178,7 @@ def size_text(size: float) -> str:
 
 
 def _mark(equal: bool) -> str:
-    return "[bold green]✓ equals DuckDB alone[/]" if equal else "[bold red]✗ differs from DuckDB alone[/]"
+    return "[bold green]✓ equal[/]" if equal else "[bold red]✗ differs[/]"
 
 
 def _cell(value: Any) -> str:

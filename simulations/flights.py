@@ -51,9 +51,12 @@ QUESTIONS = (
     Question(
         "join, group-by",
         "Which airlines arrive latest?",
-        "SELECT a.name AS airline, count(*) AS flights, round(avg(f.arr_delay), 2) AS mean_delay\n"
-        "FROM flights f JOIN airlines a ON f.carrier = a.carrier\n"
-        "GROUP BY a.name\n"
+        "WITH late AS (\n"
+        "  SELECT carrier, count(*) AS flights, round(avg(arr_delay), 2) AS mean_delay\n"
+        "  FROM flights GROUP BY carrier\n"
+        ")\n"
+        "SELECT a.name AS airline, late.flights, late.mean_delay\n"
+        "FROM late JOIN airlines a ON late.carrier = a.carrier\n"
         "ORDER BY mean_delay DESC, airline\n"
         "LIMIT 5",
     ),

@@ -15,7 +15,7 @@ from simulations.bench.figure import Figure, at_most, interleave
 from simulations.bench.link import door
 
 CONNECT_MAX_MS = 30.0
-#: Until both sides have seen that the connection of the last round is gone, in seconds.
+#: Until the other side, too, has seen that the connection of the last round is gone, in seconds.
 SETTLE_S = 0.1
 REQUEST_BYTES = 64
 
@@ -32,7 +32,7 @@ async def measure() -> list[Figure]:
             return (time.perf_counter() - began) * 1000
 
         async def connect() -> float:
-            await ours.transport.disconnect(ours.worker)
+            await ours.part()
             await trio.sleep(SETTLE_S)
             began = time.perf_counter()
             await ours.ask()

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from p2pnode.api.logs import keep_off_stdout
 from p2pnode.errors import UsageError
 from simulations.bench.figure import Figure
 
@@ -26,6 +27,7 @@ def run_bench(names: Sequence[str], output: Literal["table", "json"] = "table") 
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise UsageError(f"no such figure: {', '.join(unknown)}", advice=f"There are {', '.join(NAMES)}.")
+    keep_off_stdout()
     console = Console(quiet=output == "json", highlight=False)
     figures: list[Figure] = []
     for name in names or NAMES:

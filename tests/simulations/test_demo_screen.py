@@ -17,11 +17,12 @@ def play(screen: Screen) -> None:
         pass
     with screen.bar() as bars:
         bars.add("flights", 100)
+        bars.begin("flights")
         bars.move("flights", 100, "4 shards")
     screen.nodes([("worker-1", "worker", 42, "/ip4/127.0.0.1/tcp/1")])
     screen.shards([("flights", "bafkr4iabcdef", 25_000, 390_123, ["worker-1", "worker-2"])], WORKERS, "worker-2")
     screen.answer("How late?", "SELECT 1", pa.table({"n": [120_835], "x": [1.5]}), "5 ms", equal=True)
-    screen.again("How late?", "6 ms", equal=False)
+    screen.again([("How late?", False, "6 ms")])
     screen.killed("worker-2", 4242, "it held 1 shard")
     screen.closing([("data", "100 rows")], ok=False)
 
