@@ -1,15 +1,20 @@
 """Which holder answers for which shard: a pure choice among those who are said to hold it.
 
 Every shard has R holders; asking the same one for everything would make it the bottleneck, asking all of them for
-a little would pay a round trip each. The greedy rule below settles shards with the fewest choices first and then
-gives each shard to the holder with the least rows so far, preferring ourselves on a tie (no network). It refuses to
-know why somebody is not a candidate: callers pass only those worth asking.
+a little would pay a round trip and a process's work each. The greedy rule below settles shards with the fewest choices
+first and then gives each shard to the holder that would be done soonest, a holder not asked yet beginning with
+HOLDER_COST_ROWS on its account; on a tie we prefer ourselves (no network). It refuses to know why somebody is not a
+candidate: callers pass only those worth asking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+#: What asking one more holder costs, in rows scanned: a fragment of no rows takes about 4 ms of processor over both
+#: ends, in which DuckDB aggregates some hundred thousand rows of Parquet.
+HOLDER_COST_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,9 @@ def route(wanted: Sequence[Wanted], candidates: Mapping[bytes, Sequence[str]], *
         if not peers:
             missing.append(shard)
             continue
-        _, _, _, best = min((rows.get(peer, 0), peer != me, rank, peer) for rank, peer in enumerate(peers))
+        _, _, _, best = min(
+            (rows.get(peer, HOLDER_COST_ROWS), peer != me, rank, peer) for rank, peer in enumerate(peers)
+        )
         rows[best] = rows.get(best, 0) + shard.rows
         chosen.setdefault(best, []).append(shard)
     return Routes(
