@@ -171,11 +171,7 @@ class Detector:
 
     def claims_for(self, peer_id: str) -> list[Claim]:
         """News to put on the next message to that peer; its own bad standing first, so that it can refute."""
-        bad = [
-            _claim(who, standing)
-            for who, standing in self._members.items()
-            if standing.state is not State.ALIVE
-        ]
+        bad = [_claim(who, standing) for who, standing in self._members.items() if standing.state is not State.ALIVE]
         own = [claim for claim in bad if claim.peer_id == peer_id]
         if self._left:
             own.append(Claim(self.me, State.LEFT, self._incarnation))
@@ -406,15 +402,11 @@ class Detector:
         """Ping some members now: every ping carries this node's standing."""
         state = State.LEFT if self._left else State.ALIVE
         self._gossip.spread(Claim(self.me, state, self._incarnation))
-        there = [
-            who for who, standing in self._members.items() if standing.state in (State.ALIVE, State.SUSPECT)
-        ]
+        there = [who for who, standing in self._members.items() if standing.state in (State.ALIVE, State.SUSPECT)]
         for peer_id in self._rng.sample(there, min(ANNOUNCE_MAX, len(there))):
             self._hint(peer_id)
 
-    def _believe(
-        self, peer_id: str, state: State, incarnation: int, evidence: Evidence = Evidence.HEARSAY
-    ) -> None:
+    def _believe(self, peer_id: str, state: State, incarnation: int, evidence: Evidence = Evidence.HEARSAY) -> None:
         standing = self._members[peer_id]
         was = standing.state
         standing.state, standing.incarnation = state, incarnation
