@@ -27,6 +27,7 @@ import structlog
 import trio
 
 from p2pnode.core.cid import BadContentId, cid_text, parse_cid
+from p2pnode.core.holdings import holdings_digest
 from p2pnode.core.model import ColumnStats
 from p2pnode.core.unixfs import CHUNK_BYTES, ShardHasher, chunk_count, chunk_digest
 from p2pnode.env import Env
@@ -71,6 +72,7 @@ class ShardStore:
         self._claims: dict[bytes, trio.Lock] = {}
         self._partials: set[bytes] = set()
         self._failed: str | None = None
+        self._digest: bytes | None = None
 
     @classmethod
     async def open(cls, home: Path, env: Env) -> ShardStore:
@@ -99,6 +101,13 @@ class ShardStore:
     def cids(self) -> list[bytes]:
         """Every shard that is here, in order."""
         return sorted(self._formats)
+
+    @property
+    def digest(self) -> bytes:
+        """`holdings_digest` of what is here, for every ping."""
+        if self._digest is None:
+            self._digest = holdings_digest(self._formats)
+        return self._digest
 
     @property
     def bytes(self) -> int:
@@ -189,8 +198,7 @@ class ShardStore:
         """
         stored = await self._env.executor.run(self._finish, incoming, format)
         self._partials.discard(incoming.cid)
-        self._formats[stored.cid] = stored.format
-        self._sizes[stored.cid] = stored.bytes
+        self._show(stored.cid, stored.format, stored.bytes)
         return stored
 
     # -- letting go ---------------------------------------------------------------------------------------------
@@ -204,18 +212,27 @@ class ShardStore:
 
     async def quarantine(self, cid: bytes) -> None:
         """Take a damaged shard out of sight; its bytes are kept for whoever wants to know what happened."""
-        kept = self._formats.pop(cid, None)
+        kept = self._hide(cid)
         if kept is not None:
-            del self._sizes[cid]
             log.error("shard_damaged", shard=cid_text(cid), advice="it is repaired from a replica")
             await self._env.executor.run(self._set_aside, self._path(cid, kept), cid)
 
     async def delete(self, cid: bytes) -> None:
         """Remove a shard; one that is not here is fine. Raises StorageFailed."""
-        kept = self._formats.pop(cid, None)
+        kept = self._hide(cid)
         if kept is not None:
-            del self._sizes[cid]
             await self._env.executor.run(self._remove, self._path(cid, kept), cid)
+
+    def _show(self, cid: bytes, format: str, size: int) -> None:
+        self._formats[cid] = format
+        self._sizes[cid] = size
+        self._digest = None
+
+    def _hide(self, cid: bytes) -> str | None:
+        """The format of what is no longer here; None if it was not."""
+        self._digest = None
+        self._sizes.pop(cid, None)
+        return self._formats.pop(cid, None)
 
     # -- in threads ---------------------------------------------------------------------------------------------
 
@@ -310,8 +327,7 @@ class ShardStore:
             size = self._disk.size(path)
             if known.get(cid) != size and not self._relearn(path, cid, format):
                 continue
-            self._formats[cid] = format
-            self._sizes[cid] = size or 0
+            self._show(cid, format, size or 0)
         for cid in sorted(known.keys() - self._formats.keys()):
             self._index.remove(cid)
         for path in self._disk.scan(self._home / "incoming"):

@@ -32,6 +32,9 @@ from p2pnode.storage.statistics import FORMATS, PARQUET
 ROW_GROUP_ROWS = 122_880
 #: A row group of wide rows ends earlier, at about this many bytes in memory.
 ROW_GROUP_BYTES = 64 << 20
+#: A column's dictionary in one row group. Arrow's own bound (1 MiB) takes 122,880 distinct numbers for a dictionary:
+#: measured, that writes random numbers four times slower and a quarter larger, and helps no column that repeats.
+DICTIONARY_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,9 @@ class _HashingFile:
 def _writer(sink: _HashingFile, schema: pa.Schema, format: str) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Write one batch as one row group (or one Arrow batch)."""
     if format == PARQUET:
-        with pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1) as parquet:
+        with pq.ParquetWriter(
+            sink, schema, compression="zstd", compression_level=1, dictionary_pagesize_limit=DICTIONARY_BYTES
+        ) as parquet:
             yield lambda batch: parquet.write_table(pa.Table.from_batches([batch]), row_group_size=ROW_GROUP_ROWS)
     else:
         with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as arrow:

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from p2pnode.core.cid import cid_text
+from p2pnode.core.holdings import holdings_digest
 from p2pnode.core.unixfs import CHUNK_BYTES, ShardHasher
 from p2pnode.env import Env, LocalDisk
 from p2pnode.errors import Busy, IntegrityError, NotFound, StorageFailed
@@ -139,6 +140,7 @@ async def test_everything_is_there_after_a_restart(cuts: list[CutShard], tmp_pat
         kept = [await keep(store, cut) for cut in cuts]
     async with opened(tmp_path) as store:
         assert store.cids() == sorted(cut.cid for cut in cuts)
+        assert store.digest == holdings_digest(cut.cid for cut in cuts)
         assert [await store.stored(cut.cid) for cut in cuts] == kept
 
 
@@ -277,8 +279,10 @@ async def test_damage_is_found_and_set_aside(cuts: list[CutShard], tmp_path: Pat
 async def test_delete(cuts: list[CutShard], tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await keep(store, cuts[2])
+        assert store.digest == holdings_digest([cuts[2].cid])
         await store.delete(cuts[2].cid)
         await store.delete(cuts[2].cid)
+        assert store.digest == holdings_digest([])
         assert (store.has(cuts[2].cid), store.path_of(cuts[2].cid), store.bytes) == (False, None, 0)
         assert files(tmp_path, "shards") == []
 
