@@ -97,9 +97,11 @@ def _refuse_open_doors(settings: Settings) -> None:
 
 
 def _run(session: Session, settings: Settings, api: Api) -> None:
-    """Everything from here on is the node's own loop."""
+    """Everything heavy is imported before the loop runs: a loop that stalls looks dead to its peers."""
     import trio
 
+    import p2pnode.api.http
+    import p2pnode.node  # noqa: F401
     from p2pnode.api.failures import one_failure
     from p2pnode.api.logs import to_stderr
 
