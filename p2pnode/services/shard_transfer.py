@@ -23,6 +23,7 @@ import trio
 from bootstrap.identity import Identity, verify
 from p2pnode.core.cid import BadContentId, cid_text
 from p2pnode.core.receipts import Receipt, read_receipt, receipt_body, sign_receipt
+from p2pnode.core.unixfs import cid_of_outline
 from p2pnode.env import Env
 from p2pnode.errors import (
     Busy,
@@ -157,7 +158,8 @@ class ShardTransferService:
         async def memory(outline: bytes, size: int) -> AsyncIterator[_Sink]:
             if size > IN_MEMORY_BYTES_MAX:
                 raise StorageFailed(f"a shard of {size} bytes is too large for memory", advice="Fetch it to a file.")
-            yield self._thread_sink(Incoming(cid, outline, size, lambda: buffer))
+            incoming = await self._env.executor.run(Incoming, cid, outline, size, lambda: buffer)
+            yield self._thread_sink(incoming)
 
         await self._fetch(cid, sources, memory)
         return buffer.getvalue()
@@ -178,7 +180,7 @@ class ShardTransferService:
 
         @asynccontextmanager
         async def file(outline: bytes, size: int) -> AsyncIterator[_Sink]:
-            incoming = Incoming(cid, outline, size, make)
+            incoming = await self._env.executor.run(Incoming, cid, outline, size, make)
             try:
                 yield self._thread_sink(incoming, durable=True)
                 await self._env.executor.run(incoming.sync, disk.sync)
@@ -248,7 +250,8 @@ class ShardTransferService:
             return await self._store.outline(cid)
         answer, outline = await self._peers.ask(peer_id, words.SHARD_TRANSFER, words.AskOutline(cid=cid))
         size = _expect(answer, words.Outline, peer_id).size
-        Incoming(cid, outline, size, io.BytesIO)  # refuses a lie before the next peer is passed over for it
+        if await self._env.executor.run(cid_of_outline, outline, size) != cid:
+            raise IntegrityError(f"{peer_id} gives an outline that is not that of {cid_text(cid)}")
         return outline, size
 
     async def _rest_from(self, peer_id: str, sink: _Sink) -> None:

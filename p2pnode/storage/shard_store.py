@@ -169,16 +169,13 @@ class ShardStore:
             await lock.acquire()
         if wait.cancelled_caught:
             raise Busy(f"{cid_text(cid)} is being received already", retry_after_s=CLAIM_WAIT_S)
-        path = self._home / "incoming" / f"{cid_text(cid)}.part"
-        incoming = Incoming(cid, outline, size, lambda: self._open_part(path))
         try:
-            await self._env.executor.run(self._make_room, cid, size)
-            if cid in self._partials:
-                await self._env.executor.run(incoming.resume)
-            self._partials.add(cid)
-            yield incoming
+            incoming = await self._env.executor.run(self._begin, cid, outline, size)
+            try:
+                yield incoming
+            finally:
+                incoming.close()
         finally:
-            incoming.close()
             lock.release()
             if not lock.locked():
                 self._claims.pop(cid, None)
@@ -244,6 +241,16 @@ class ShardStore:
         if kept is None:
             raise NotFound(f"shard {cid_text(cid)} is not here")
         return kept
+
+    def _begin(self, cid: bytes, outline: bytes, size: int) -> Incoming:
+        path = self._home / "incoming" / f"{cid_text(cid)}.part"
+        incoming = Incoming(cid, outline, size, lambda: self._open_part(path))
+        self._make_room(cid, size)
+        if cid in self._partials:
+            with _disk_errors("resume a shard"):
+                incoming.resume()
+        self._partials.add(cid)
+        return incoming
 
     def _make_room(self, cid: bytes, size: int) -> None:
         if self._failed:
