@@ -131,7 +131,7 @@ class Ledger:
         if self._clock is not None:
             raise UsageError("This home belongs to a swarm already.")
         event = self._compose(None, Position(), records.GENESIS, "", records.genesis_body(name, open_swarm=open_swarm))
-        await self._log.append([event])
+        await self._log.begin(event)
         await self.adopt(event.id)
         self.clock.add(event)
         self._fold([event])

@@ -100,6 +100,14 @@ class EventLog:
             await self._env.executor.run(self._guarded, self._set_genesis, genesis)
         self.genesis = genesis
 
+    async def begin(self, genesis: Event) -> None:
+        """Store a genesis event and belong to its swarm, both or neither. Raises as `adopt` and `append` do."""
+        if self.genesis is not None:
+            raise IntegrityError(f"{self._path} belongs to another swarm", advice=self.advice)
+        async with self._lock:
+            await self._env.executor.run(self._guarded, self._write, [_Batch((genesis,), {})], genesis.id)
+        self.genesis = genesis.id
+
     async def append(self, events: Iterable[Event], blocks: Mapping[bytes, bytes] | None = None) -> None:
         """Make these durable; what is here already stays as it is. All or nothing, and not cancelled halfway.
 
@@ -173,7 +181,7 @@ class EventLog:
     def _set_genesis(self, genesis: bytes) -> None:
         self._writing().execute("INSERT OR REPLACE INTO meta VALUES ('genesis', ?)", (genesis,))
 
-    def _write(self, group: list[_Batch]) -> None:
+    def _write(self, group: list[_Batch], genesis: bytes | None = None) -> None:
         writer = self._writing()
         writer.execute("BEGIN IMMEDIATE")
         try:
@@ -183,6 +191,8 @@ class EventLog:
                     "INSERT OR IGNORE INTO events (id, wire, seal) VALUES (?, ?, ?)",
                     ((event.id, event.wire, _seal(event.wire)) for event in batch.events),
                 )
+            if genesis is not None:
+                self._set_genesis(genesis)
             writer.execute("COMMIT")
         except BaseException:
             if writer.in_transaction:

@@ -284,8 +284,12 @@ def test_more_heads_than_parents_are_tied_together_in_a_few_events(author):
     for n, one in enumerate(authors):
         clock.add(one.up(lonely, f"n{n}"))
     assert len(clock.heads()) == 40
+    last = clock.get(clock.heads()[-1])
+    writer = next(one for one in authors if one.peer_id == last.author)
+    assert writer.write(clock, "note", "", {}).previous not in clock.heads()[:PARENTS_MAX], "it is one head more"
     for _ in range(4):
-        event = authors[0].write(clock, "note", "", {})
+        event = writer.write(clock, "note", "", {})
         assert len(event.parents) <= PARENTS_MAX
         assert clock.add(event).verdict is Verdict.ADDED
+        assert event.previous not in clock.heads()
     assert clock.heads() == [event.id]

@@ -143,6 +143,31 @@ async def test_a_child_is_never_on_disk_without_its_parents(tmp_path):
     assert len(seen) == len(first.clock) == len(await log.load()) + 20
 
 
+async def test_an_own_event_brings_what_it_stands_on_to_disk(tmp_path):
+    first, _ = await founded(tmp_path / "a")
+    second, log = await joined(tmp_path / "b", 2, first)
+    await up(second, "second")
+    note = await first.write("note", "", {})
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    body = records.version_body(records.Version(record_cid(block)))
+    version = await first.write(records.VERSION, "ds-1", body, [block])
+    asked, answer = trio.Event(), trio.Event()
+
+    async def slow(cid):
+        asked.set()
+        await answer.wait()
+        return block
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second.take, [note.wire, version.wire], "first", slow)
+        await asked.wait()
+        own = await second.write("note", "", {"own": True})
+        assert note.id in own.parents
+        assert [e.id for e in (await log.load())[-2:]] == [note.id, own.id]
+        answer.set()
+    assert version.id in {e.id for e in await log.load()}
+
+
 async def test_a_block_that_is_not_what_it_is_called_is_not_taken(tmp_path):
     first, _ = await founded(tmp_path / "a")
     second, log = await joined(tmp_path / "b", 2, first)

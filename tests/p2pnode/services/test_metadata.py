@@ -184,6 +184,19 @@ async def test_a_member_that_is_not_connected_is_dialed_for_its_disk(swarm, auto
     assert second.metadata.catalog.dataset("flights") is not None
 
 
+async def test_a_member_that_lacks_the_past_of_an_event_gets_it_at_once(swarm, autojump_clock):
+    first, second = await swarm.founded(2)
+    await swarm.cut(first, second)
+    for number in range(3):
+        await first.metadata.author("note", "", {"n": number}, wait=False)
+    await trio.sleep(1)
+    swarm.heal()
+    started = trio.current_time()
+    await first.metadata.author("note", "", {})
+    assert trio.current_time() - started < 1
+    assert first.state == second.state
+
+
 async def test_many_authors_at_once_agree(swarm, autojump_clock):
     nodes = await swarm.founded(3)
     async with trio.open_nursery() as nursery:

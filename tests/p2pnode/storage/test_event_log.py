@@ -73,6 +73,29 @@ async def test_what_was_appended_is_there_after_opening_again(path):
 
 
 @pytest.mark.trio
+async def test_a_swarm_begins_whole_or_not_at_all(path, monkeypatch):
+    log = await EventLog.open(Env(), path)
+
+    def torn(genesis):
+        raise sqlite3.OperationalError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "_set_genesis", torn)
+        with pytest.raises(StorageFailed):
+            await log.begin(event(0))
+    await log.close()
+    log = await EventLog.open(Env(), path)
+    assert (log.genesis, await log.load()) == (None, [])
+    await log.begin(event(0))
+    await log.close()
+    log = await EventLog.open(Env(), path)
+    assert (log.genesis, [e.id for e in await log.load()]) == (event(0).id, [event(0).id])
+    with pytest.raises(IntegrityError):
+        await log.begin(event(1))
+    await log.close()
+
+
+@pytest.mark.trio
 async def test_appends_of_one_moment_share_a_commit(path):
     disk = CountingDisk()
     log = await EventLog.open(Env(disk=disk), path)
