@@ -67,9 +67,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Proof that an author's key spoke with two tongues: different events of one (author, session,
-    sequence).
-    """
+    """Proof that an author's key spoke with two tongues: different events of one (author, session, sequence)."""
 
     author: str
     session: bytes
@@ -98,9 +96,7 @@ class MerkleClock:
     # -- adding --------------------------------------------------------------------------------------------
 
     def add(self, event: Event, source: str = "") -> Outcome:
-        """Take in an event whose signature is good. `source` is the peer that sent it, for bounds and
-        blame.
-        """
+        """Take in an event whose signature is good. `source` is the peer that sent it, for bounds and blame."""
         if event.id in self._events:
             return Outcome(Verdict.KNOWN)
         added, refused = self._settle([(event, source)])
@@ -120,9 +116,7 @@ class MerkleClock:
         return self._waiting.wanted_blocks()
 
     def refusal(self, event: Event) -> str:
-        """Why this event, of which nothing but its blocks is lacking, would be refused; empty if it would
-        not.
-        """
+        """Why this event, of which nothing but its blocks is lacking, would be refused; empty if it would not."""
         try:
             self._lacking(event)
         except BadEvent as error:

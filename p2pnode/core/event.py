@@ -143,9 +143,7 @@ def compose(
 
 
 def parse(wire: bytes) -> Event:
-    """The event of these wire bytes, its signature not yet checked (see `check_signature`). Raises
-    BadEvent.
-    """
+    """The event of these wire bytes, its signature not yet checked (see `check_signature`). Raises BadEvent."""
     if not SIGNATURE_BYTES < len(wire) <= WIRE_BYTES_MAX:
         raise BadEvent(
             f"an event has {SIGNATURE_BYTES + 1}–{WIRE_BYTES_MAX} bytes, not {len(wire)}; more belongs into a block"
@@ -180,9 +178,7 @@ def parse(wire: bytes) -> Event:
 
 
 def check_signature(event: Event) -> Event:
-    """The event itself if its author signed it. Raises BadEvent. Costs about 70 µs: leave the loop for a
-    batch.
-    """
+    """The event itself if its author signed it. Raises BadEvent. Costs about 70 µs: leave the loop for a batch."""
     if not verify(event.author, _DOMAIN + event.encoded, event.signature):
         raise BadEvent("the signature is not its author's")
     return event

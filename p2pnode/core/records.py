@@ -158,9 +158,7 @@ def blocks_of(event: Event) -> tuple[bytes, ...]:
 
 
 def check(event: Event) -> None:
-    """Raise BadEvent if a known kind's payload does not read. Unknown kinds pass: a newer peer may mint
-    them.
-    """
+    """Raise BadEvent if a known kind's payload does not read. Unknown kinds pass: a newer peer may mint them."""
     if event.kind == GENESIS:
         _text(event.body, "name", NAME_CHARS_MAX)
         _field(event.body, "open", bool)

@@ -207,9 +207,7 @@ class Ledger:
         )
 
     async def _fetch_wanted(self, fetch: FetchBlock) -> set[bytes]:
-        """Fetch the blocks that events wait for, as far as the peer has them. Returns the events refused
-        then.
-        """
+        """Fetch the blocks that events wait for, as far as the peer has them. Returns the events refused then."""
         refused: set[bytes] = set()
         lacking: set[bytes] = set()
         while len(lacking) < FETCH_FAILURES_MAX:
@@ -282,9 +280,7 @@ class Ledger:
         self._forks_folded = clock.fork_count
 
     def manifest(self, cid: bytes) -> Manifest | None:
-        """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at
-        hand.
-        """
+        """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at hand."""
         if cid not in self._manifests:
             data = self._log.read_block(cid)
             self._keep(cid, None if data is None else _decode(data))

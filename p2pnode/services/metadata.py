@@ -61,9 +61,7 @@ GUESTS_MAX = 4096
 
 
 class MetadataService:
-    """One node's part in the swarm's memory. `open`, then `found` or `greet` somebody; `run` until
-    cancelled.
-    """
+    """One node's part in the swarm's memory. `open`, then `found` or `greet` somebody; `run` until cancelled."""
 
     def __init__(self, peers: Peers, event_log: EventLog, identity: Identity, env: Env, settings: Settings) -> None:
         self._peers = peers
@@ -123,9 +121,7 @@ class MetadataService:
     # -- beginning and ending --------------------------------------------------------------------------------
 
     async def open(self, addresses: Iterable[str] = ()) -> None:
-        """Replay the log; `addresses` are where this node can be dialed. Raises IntegrityError,
-        StorageFailed.
-        """
+        """Replay the log; `addresses` are where this node can be dialed. Raises IntegrityError, StorageFailed."""
         self._addresses = tuple(addresses)[: words.ADDRESSES_MAX]
         await self._ledger.open()
         self._learn_members()

@@ -114,9 +114,7 @@ class Syncer:
         return bool(new or stored), True
 
     async def push(self, peer_id: str, events: Sequence[Event]) -> words.Stored:
-        """Hand over one batch (see `spreading.batches`). Raises PeerLost, Timeout, or what the peer
-        answers.
-        """
+        """Hand over one batch (see `spreading.batches`). Raises PeerLost, Timeout, or what the peer answers."""
         wires = [event.wire for event in events]
         request = words.Push(sizes=[len(wire) for wire in wires])
         answer, _ = await self._peers.ask(peer_id, words.METADATA, request, b"".join(wires), timeout_s=ANSWER_S)
@@ -214,9 +212,7 @@ async def _payload(exchange: Exchange) -> bytes:
 
 
 def _as_marks(marks: Marks) -> list[words.AuthorMark]:
-    """As far as they fit a message; a session left out is sent again in full, which costs bytes and no
-    truth.
-    """
+    """As far as they fit a message; a session left out is sent again in full, which costs bytes and no truth."""
     return [
         words.AuthorMark(author, session, count)
         for (author, session), count in list(marks.items())[: words.AUTHORS_MAX]

@@ -138,9 +138,7 @@ class EventLog:
     # -- in a thread -----------------------------------------------------------------------------------------
 
     def _guarded(self, work: Callable[..., T], *args: object) -> T:
-        """Run `work`, naming sqlite's failures as ours and remembering those after which nothing may be
-        trusted.
-        """
+        """Run `work`, naming sqlite's failures as ours and remembering those after which nothing may be trusted."""
         if self._failed:
             raise StorageFailed(self._failed)
         try:
