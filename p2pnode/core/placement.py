@@ -18,6 +18,7 @@ Mirrokni, Thorup & Zadimoghaddam 2018 (the (1+ε) bound of `balanced`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from blake3 import blake3
 
@@ -43,15 +44,16 @@ def place(
     replicas: int,
     *,
     min_regions: int | None = None,
+    regions: Mapping[str, str] | None = None,
     preferences: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Peer ids that should hold the shard `cid`, cheapest first, all distinct.
 
     `replicas` of them, or fewer when there are fewer storage members; EVERYWHERE (0) means all. `preferences`
-    maps node_id to 0–1 (see NEUTRAL_PREFERENCE). Raises Infeasible when nobody stores or `min_regions` cannot
-    be met.
+    maps node_id to 0–1 (see NEUTRAL_PREFERENCE), `regions` maps it to the region that counts instead of the
+    declared one. Raises Infeasible when nobody stores or `min_regions` cannot be met.
     """
-    return place_each([cid], members, replicas, min_regions=min_regions, preferences=preferences)[0]
+    return place_each([cid], members, replicas, min_regions=min_regions, regions=regions, preferences=preferences)[0]
 
 
 def place_each(
@@ -60,6 +62,7 @@ def place_each(
     replicas: int,
     *,
     min_regions: int | None = None,
+    regions: Mapping[str, str] | None = None,
     preferences: Mapping[str, float] | None = None,
     balanced: bool = False,
 ) -> list[list[str]]:
@@ -70,16 +73,20 @@ def place_each(
     it would leave a shard with fewer holders than it can have.
     """
     weights = _weights(members, preferences or {})
-    storing = sorted((m for m in members if m.peer_id in weights), key=lambda m: m.peer_id)
+    named = regions or {}
+    storing = sorted(
+        (replace(m, region=named.get(m.node_id, m.region)) for m in members if m.peer_id in weights),
+        key=lambda m: m.peer_id,
+    )
     if not storing:
         raise Infeasible("no member stores shards", advice="Start a worker or a hybrid and publish again.")
     wanted = len(storing) if replicas == EVERYWHERE else min(replicas, len(storing))
-    regions = _regions_needed(storing, replicas, wanted, min_regions)
+    spanned = _regions_needed(storing, replicas, wanted, min_regions)
     room = _room(len(set(cids)) * wanted, weights) if balanced else None
     placed: dict[bytes, list[str]] = {}
     for cid in cids:
         if cid not in placed:
-            placed[cid] = _place_one(cid, storing, weights, wanted, regions, room)
+            placed[cid] = _place_one(cid, storing, weights, wanted, spanned, room)
     return [placed[cid] for cid in cids]
 
 
@@ -143,23 +150,16 @@ def _regions_needed(storing: Sequence[Member], replicas: int, wanted: int, min_r
     if min_regions is None:
         return min(REGIONS_WANTED, declared, wanted)
     if replicas != EVERYWHERE and min_regions > replicas:
-        raise Infeasible(
-            f"{replicas} replicas cannot span {min_regions} regions", advice="Ask for more replicas."
-        )
+        raise Infeasible(f"{replicas} replicas cannot span {min_regions} regions", advice="Ask for more replicas.")
     if min_regions > 1 and min_regions > min(declared, wanted):
-        raise Infeasible(
-            f"{min_regions} regions are asked for; {len(storing)} storage members declare {declared}"
-        )
+        raise Infeasible(f"{min_regions} regions are asked for; {len(storing)} storage members declare {declared}")
     return min(max(min_regions, REGIONS_WANTED), declared, wanted)
 
 
 def _room(placements: int, weights: Mapping[str, int]) -> dict[str, int]:
     """How many of one version's replicas each member may take when balanced: ⌈(1+ε) · its share⌉."""
     total = sum(weights.values())
-    return {
-        peer_id: -(-placements * weight * BALANCED_SHARE // (1000 * total))
-        for peer_id, weight in weights.items()
-    }
+    return {peer_id: -(-placements * weight * BALANCED_SHARE // (1000 * total)) for peer_id, weight in weights.items()}
 
 
 def _place_one(

@@ -89,9 +89,9 @@ def test_the_logarithm_at_its_edges(hash64: int) -> None:
     assert 0 <= minus_log2(hash64) <= 65 << 32
 
 
-swarms = st.lists(
-    st.tuples(st.sampled_from(["", "eu", "us", "ap"]), st.integers(1, 5000)), min_size=1, max_size=9
-).map(lambda rows: [member(i, region=region, weight=weight) for i, (region, weight) in enumerate(rows)])
+swarms = st.lists(st.tuples(st.sampled_from(["", "eu", "us", "ap"]), st.integers(1, 5000)), min_size=1, max_size=9).map(
+    lambda rows: [member(i, region=region, weight=weight) for i, (region, weight) in enumerate(rows)]
+)
 
 
 def regions_spanned(chosen: Sequence[str], members: Sequence[Member]) -> int:
@@ -125,9 +125,7 @@ def test_one_leaves_one_moves(members: list[Member], replicas: int, number: int,
 
 
 @given(swarms, st.integers(1, 4), st.integers(0, 10**6), st.integers(1, 4000))
-def test_more_weight_never_loses_a_shard(
-    members: list[Member], replicas: int, number: int, more: int
-) -> None:
+def test_more_weight_never_loses_a_shard(members: list[Member], replicas: int, number: int, more: int) -> None:
     """Monotone: raising one member's weight moves shards only towards it."""
     before = place(shard(number), members, replicas)
     heavier = Member(
@@ -183,6 +181,17 @@ def test_min_regions() -> None:
     with pytest.raises(Infeasible, match="2 replicas cannot span 3"):
         place(shard(1), members, 2, min_regions=3)
     assert len(place(shard(1), [member(1)], 3, min_regions=1)) == 1
+
+
+def test_regions_may_be_named_by_who_publishes() -> None:
+    members = [member(i) for i in range(4)]
+    regions = {"w0": "eu", "w1": "eu", "w2": "us"}
+    for number in range(50):
+        chosen = place(shard(number), members, 2, min_regions=2, regions=regions)
+        assert members[2].peer_id in chosen
+        assert members[3].peer_id not in chosen
+    with pytest.raises(Infeasible):
+        place(shard(1), members, 2, min_regions=2)
 
 
 def test_preferences_bend_shares() -> None:
