@@ -400,8 +400,10 @@ class Node:
         return self._datasets.all()
 
     async def placed(self, name_or_id: str) -> Published:
-        """The dataset with the verified live holders of each shard."""
-        return self._datasets.placed(await self._datasets.find(name_or_id))
+        """The dataset with the verified live holders of each shard: every live storage member is asked."""
+        record = await self._datasets.find(name_or_id)
+        cids = [shard.cid for shard in record.manifest.shards] if record.manifest else []
+        return self._datasets.placed(record, await self._locator.ask_everyone(cids))
 
     async def delete(self, name_or_id: str) -> None:
         """Take a dataset away; a client asks a coordinator to."""

@@ -8,7 +8,7 @@ neither. What one node does not know yet costs one round of sync before it is an
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -186,15 +186,16 @@ class Datasets:
         policy = Policy.of_document(manifest.replicas, manifest.policy)
         return policy.place([shard.cid for shard in manifest.shards], members)
 
-    def placed(self, record: DatasetRecord) -> Published:
-        """The dataset with the live holders of each shard, as they say themselves."""
+    def placed(self, record: DatasetRecord, asked: Mapping[bytes, Sequence[str]] | None = None) -> Published:
+        """The dataset with the live holders of each shard, as they say themselves: when `asked`, or when last heard."""
         if record.manifest is None:
             return Published(record, ())
         manifest = record.manifest
         wanted = manifest.replicas if manifest.replicas != EVERYWHERE else len(self.storing())
         shards = []
         for shard in manifest.shards:
-            holders = [peer for peer in self._holdings.holders_of(shard.cid) if self._alive(peer)]
+            told = self._holdings.holders_of(shard.cid) if asked is None else asked[shard.cid]
+            holders = [peer for peer in told if self._alive(peer)]
             names = tuple(sorted(self.node_id_of(peer) for peer in holders))
             short = max(0, wanted - len(holders))
             shards.append(PlacedShard(cid_text(shard.cid), shard.cid, shard.rows, shard.bytes, names, short))
