@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from p2pnode import DistributedDatasetManager, NodeRole
@@ -41,6 +42,8 @@ MET_S = 30.0
 LOOK_EVERY_S = 0.1
 #: Seconds a node gets to leave after SIGTERM (it promises 3) or to be gone after SIGKILL.
 LEAVE_S = 10.0
+#: Seconds between two looks whether a process has stopped.
+STOPPED_LOOK_S = 0.005
 #: Lines of a node's log that an error quotes.
 LOG_LINES_SHOWN = 5
 #: Nodes that a restarted one is told of.
@@ -108,7 +111,7 @@ class LocalNode:
     def pause(self) -> Done[None]:
         """SIGSTOP: it hangs, connections and all."""
         self._signal_all(signal.SIGSTOP)
-        return Done(anyio.lowlevel.checkpoint)
+        return Done(self._stopped)
 
     def resume(self) -> Done[None]:
         """SIGCONT after `pause`."""
@@ -156,6 +159,12 @@ class LocalNode:
                 return
         await self.kill()
         raise SwarmUnreachable(f"{self.node_id} did not become ready:\n{self.last_words()}", advice=f"See {self.log}.")
+
+    async def _stopped(self) -> None:
+        """The kernel stops a process when it next runs."""
+        flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        while self.is_running and os.waitid(os.P_PID, self.pid or 0, flags) is None:
+            await anyio.sleep(STOPPED_LOOK_S)
 
     async def _gone(self) -> None:
         """Wait until it is dead and reaped; what does not go in time is killed."""

@@ -40,7 +40,7 @@ async def test_nodes_do_what_they_are_told(tmp_path: Path) -> None:
             await second.stop()
             assert not second.is_running
             await swarm.met()
-            first.pause()
+            await first.pause()
             assert Path(f"/proc/{first.pid}/stat").read_text().split()[2] == "T"  # noqa: ASYNC240
             first.resume()
             await swarm.met()
