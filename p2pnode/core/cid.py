@@ -38,9 +38,7 @@ class BadContentId(UsageError, ValueError):
     """Text or bytes that are no content id of this swarm."""
 
     code = "content_id"
-    default_advice = (
-        "A content id has 59 characters and begins with b; `p2pnode dataset show NAME` lists them."
-    )
+    default_advice = "A content id has 59 characters and begins with b; `p2pnode dataset show NAME` lists them."
 
 
 def make_cid(codec: int, hash_code: int, digest: bytes) -> bytes:
@@ -75,9 +73,7 @@ def parse_cid(text: str) -> bytes:
     if not text.startswith("b") or text != text.lower():
         raise BadContentId(f"{text[:80]!r} is no content id: it must begin with b and be lower case (base32)")
     if len(text) != CID_CHARACTERS:
-        raise BadContentId(
-            f"{text[:80]!r} is no content id: {len(text)} characters instead of {CID_CHARACTERS}"
-        )
+        raise BadContentId(f"{text[:80]!r} is no content id: {len(text)} characters instead of {CID_CHARACTERS}")
     body = text[1:].upper()
     try:
         cid = base64.b32decode(body + "=" * (-len(body) % 8))

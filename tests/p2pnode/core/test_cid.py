@@ -18,10 +18,7 @@ EMPTY_MAP = bytes([0xA0])
 def test_a_record_id_is_cidv1_dag_cbor_sha2_256() -> None:
     assert cid.record_cid(EMPTY_MAP) == bytes([1, 0x71, 0x12, 0x20]) + hashlib.sha256(EMPTY_MAP).digest()
     # The id of the empty DAG-CBOR map, as every IPLD implementation prints it.
-    assert (
-        cid.cid_text(cid.record_cid(EMPTY_MAP))
-        == "bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua"
-    )
+    assert cid.cid_text(cid.record_cid(EMPTY_MAP)) == "bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua"
 
 
 @given(st.binary(max_size=200))

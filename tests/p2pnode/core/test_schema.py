@@ -66,9 +66,7 @@ KINDS: list[tuple[pa.DataType, list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "values"), KINDS, ids=lambda v: str(v) if isinstance(v, pa.DataType) else ""
-)
+@pytest.mark.parametrize(("kind", "values"), KINDS, ids=lambda v: str(v) if isinstance(v, pa.DataType) else "")
 def test_duckdb_reads_what_we_say(kind: pa.DataType, values: list[Any], tmp_path: Path) -> None:
     given = pa.RecordBatch.from_arrays([pa.array(values, kind)], ["c"])
     schema = plain_schema(given.schema)
@@ -134,9 +132,7 @@ def test_no_words(word: str) -> None:
 
 
 def test_declared() -> None:
-    declared = declared_schema(
-        {"id": "integer", "text": "string", "vector": "float[]", "own": pa.large_string()}
-    )
+    declared = declared_schema({"id": "integer", "text": "string", "vector": "float[]", "own": pa.large_string()})
     assert declared == pa.schema(
         [("id", pa.int64()), ("text", pa.string()), ("vector", pa.list_(pa.float64())), ("own", pa.string())]
     )
@@ -172,9 +168,7 @@ def test_schemas_travel_as_bytes() -> None:
             schema_of_bytes(wrong)
 
 
-DECLARED = pa.schema(
-    [pa.field("id", pa.int32(), nullable=False), ("text", pa.string()), ("when", pa.timestamp("us"))]
-)
+DECLARED = pa.schema([pa.field("id", pa.int32(), nullable=False), ("text", pa.string()), ("when", pa.timestamp("us"))])
 
 
 def test_missing_columns_become_null() -> None:
@@ -212,9 +206,7 @@ def test_what_does_not_fit_is_named(column: str, values: pa.Array) -> None:
 
 def test_what_fits_without_loss_is_cast() -> None:
     batch = pa.RecordBatch.from_pydict({"id": ["12"], "text": [3], "when": ["2020-01-01T00:00:00"]})
-    assert conform(batch, DECLARED).to_pylist() == [
-        {"id": 12, "text": "3", "when": datetime.datetime(2020, 1, 1)}
-    ]
+    assert conform(batch, DECLARED).to_pylist() == [{"id": 12, "text": "3", "when": datetime.datetime(2020, 1, 1)}]
 
 
 def test_run_end_encoded_data_is_unfolded() -> None:
