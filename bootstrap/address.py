@@ -19,9 +19,7 @@ from bootstrap.identity import public_key_of
 ADDRESS_CHARS_MAX = 512
 
 _HOST_PROTOCOLS = ("ip4", "ip6", "dns", "dns4", "dns6")
-_HOSTNAME = re.compile(
-    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?\Z"
-)
+_HOSTNAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?\Z")
 _EXAMPLE = "/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…"
 
 
@@ -85,13 +83,9 @@ def parse_listen(text: str, where: str = "listen") -> Endpoint:
     """
     endpoint, peer_id = _parse(text, where)
     if peer_id is not None:
-        raise AddressError(
-            f"{where}: {text!r} has a /p2p part; leave it out, the node's own key decides its peer id"
-        )
+        raise AddressError(f"{where}: {text!r} has a /p2p part; leave it out, the node's own key decides its peer id")
     if endpoint.protocol not in ("ip4", "ip6"):
-        raise AddressError(
-            f"{where}: {text!r} names a host; listen on an address such as /ip4/0.0.0.0/tcp/4001"
-        )
+        raise AddressError(f"{where}: {text!r} names a host; listen on an address such as /ip4/0.0.0.0/tcp/4001")
     return endpoint
 
 
@@ -111,9 +105,7 @@ def _parse(text: str, where: str) -> tuple[Endpoint, str | None]:
     if not isinstance(text, str) or not text.startswith("/"):
         raise AddressError(f"{where}: {text!r} does not begin with '/'; an address looks like {_EXAMPLE}")
     if len(text) > ADDRESS_CHARS_MAX:
-        raise AddressError(
-            f"{where}: an address of {len(text)} characters is longer than {ADDRESS_CHARS_MAX}"
-        )
+        raise AddressError(f"{where}: an address of {len(text)} characters is longer than {ADDRESS_CHARS_MAX}")
     parts = text[1:].split("/")
     if len(parts) < 2 or parts[0] not in _HOST_PROTOCOLS:
         raise AddressError(
@@ -127,9 +119,7 @@ def _parse(text: str, where: str) -> tuple[Endpoint, str | None]:
     if not rest:
         return Endpoint(parts[0], host, port), None
     if rest[0] != "p2p" or len(rest) != 2:
-        raise AddressError(
-            f"{where}: {text!r} continues with /{'/'.join(rest)} where only /p2p/<peer id> may stand"
-        )
+        raise AddressError(f"{where}: {text!r} continues with /{'/'.join(rest)} where only /p2p/<peer id> may stand")
     try:
         public_key_of(rest[1])
     except IdentityError as error:

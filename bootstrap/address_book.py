@@ -81,10 +81,7 @@ class AddressBook:
 
     def ranked(self, peer_id: str) -> list[str]:
         """The peer's addresses, the one most likely to work first."""
-        return [
-            record.address
-            for record in sorted(self._records.get(peer_id, {}).values(), key=AddressRecord.rank)
-        ]
+        return [record.address for record in sorted(self._records.get(peer_id, {}).values(), key=AddressRecord.rank)]
 
     def age_s(self, peer_id: str, now: float) -> float | None:
         """Seconds since the peer was last heard of, or None if it is unknown."""

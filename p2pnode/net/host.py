@@ -7,6 +7,7 @@ never leave this package: callers see StreamBroken, DialFailed and ConfigError.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -37,7 +38,8 @@ from multiaddr import Multiaddr
 from bootstrap.address import parse_endpoint
 from bootstrap.errors import AddressError
 from p2pnode.env.net import DialFailed, RawStream, StreamBroken, StreamHandler
-from p2pnode.net import listening
+from p2pnode.errors import ConfigError
+from p2pnode.net import listening, naming
 from p2pnode.net.stream import YamuxedStream
 from p2pnode.net.workarounds import (
     SteadySwarm,
@@ -65,6 +67,8 @@ NEGOTIATE_S = 5.0
 #: Waiting for connections to notice that their socket is gone, when the node stops.
 CLOSE_S = 1.5
 
+_SWARM_KEY = re.compile("[0-9a-fA-F]{64}")
+
 _log = structlog.get_logger("p2pnode.net")
 
 
@@ -78,6 +82,8 @@ async def open_transport(
     64 hex characters that every peer must share, or "". `debug` leaves libp2p's own log lines on. Raises
     ConfigError if an address cannot be listened on.
     """
+    if swarm_key and not _SWARM_KEY.fullmatch(swarm_key):
+        raise ConfigError("swarm_key: it must be 64 hex characters (32 bytes)")
     if not debug:
         quiet_logs()
     size_yamux()
@@ -170,9 +176,10 @@ class Libp2pTransport:
         reasons: list[str] = []
         for text in addresses:
             try:
-                targets.setdefault(Multiaddr(str(parse_endpoint(text))), text)
-            except AddressError as error:
-                reasons.append(str(error))
+                for endpoint in await naming.resolved(parse_endpoint(text)):
+                    targets.setdefault(Multiaddr(str(endpoint)), text)
+            except (AddressError, OSError) as error:
+                reasons.append(f"{text}: {error}")
         answered: list[str] = []
         async with trio.open_nursery() as nursery:
 

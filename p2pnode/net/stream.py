@@ -23,9 +23,6 @@ from p2pnode.net.workarounds import FRAME_PAYLOAD_BYTES, SteadyYamux, forget_rea
 
 #: A peer that reads nothing of a stream for so long has it reset. Longer than a disk's worst fsync.
 STALLED_READER_S = 30.0
-#: One frame that does not fit into the socket for so long means a peer that takes nothing off the wire: the
-#: connection is closed. 256 KiB in 15 s is 17 KiB/s.
-STUCK_WRITE_S = 15.0
 #: Smaller rooms are not worth a frame while more than this is waiting. A peer that has read everything always
 #: leaves at least half of the smallest window, 128 KiB.
 _ROOM_MIN = 65_536
@@ -103,12 +100,14 @@ class YamuxedStream:
             while sent < total:
                 room = await self._room(total - sent)
                 piece = view[sent : sent + min(room, FRAME_PAYLOAD_BYTES)]
-                await self._write_frame(piece)
+                await self._connection.write_data(self._muxed, piece)
                 sent += len(piece)
         except trio.Cancelled:
             if sent:
                 await self.reset()
             raise
+        except _BROKEN as error:
+            raise StreamBroken(f"{self.peer_id}: {error}") from error
 
     async def _room(self, wanted: int) -> int:
         """Bytes that the peer will take now, at least one. Raises StreamBroken if it takes none for too long."""
@@ -125,27 +124,13 @@ class YamuxedStream:
             raise StreamBroken(f"{self.peer_id} has read nothing for {STALLED_READER_S:g} s")
         return muxed.send_window
 
-    async def _write_frame(self, piece: memoryview) -> None:
-        # A frame begun must be finished: half of one, or a noise message never sent, ends the connection for
-        # all.
-        with trio.move_on_after(STUCK_WRITE_S, shield=True) as bound:  # type: ignore[call-arg]  # old stubs
-            try:
-                await self._muxed.write(piece)  # type: ignore[arg-type]  # it only slices and joins
-            except _BROKEN as error:
-                raise StreamBroken(f"{self.peer_id}: {error}") from error
-        if bound.cancelled_caught:
-            self._connection.cut()
-            raise StreamBroken(f"{self.peer_id} takes no bytes off the wire")
-
     async def close(self) -> None:
         """Say that no more will be written, and let go. Never raises."""
-        with trio.move_on_after(STUCK_WRITE_S, shield=True) as bound:  # type: ignore[call-arg]  # old stubs
+        with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
             try:
                 await self._net_stream.close()
             except _BROKEN:
                 pass  # it is as closed as it can be
-        if bound.cancelled_caught:
-            self._connection.cut()
 
     async def reset(self) -> None:
         """Abort both ways at once. Never raises."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn
 from libp2p.custom_types import StreamHandlerFn
 from libp2p.host.basic_host import _IdentifyNotifee
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection import swarm_connection
@@ -26,7 +28,16 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux import yamux
-from libp2p.stream_muxer.yamux.yamux import FLAG_FIN, FLAG_SYN, HEADER_SIZE, TYPE_GO_AWAY, Yamux, YamuxStream
+from libp2p.stream_muxer.yamux.yamux import (
+    FLAG_FIN,
+    FLAG_SYN,
+    HEADER_SIZE,
+    TYPE_DATA,
+    TYPE_GO_AWAY,
+    YAMUX_HEADER_FORMAT,
+    Yamux,
+    YamuxStream,
+)
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
@@ -46,6 +57,9 @@ UNREAD_CHECK_BYTES = WINDOW_BYTES
 #: Connections that have not proved who they are. One more pushes out the oldest, so that a flood of idle
 #: sockets delays nobody: an honest handshake takes milliseconds.
 HALF_OPEN_MAX = 256
+#: One frame that does not fit into the socket for so long means a peer that takes nothing off the wire: the
+#: connection is closed. 256 KiB in 15 s is 17 KiB/s.
+STUCK_WRITE_S = 15.0
 #: Frames without payload (credit, acknowledgements, resets) that may wait for a full socket before the peer
 #: counts as gone: 256 streams, each with a few.
 CONTROL_FRAMES_MAX = 1024
@@ -117,7 +131,7 @@ class SteadyYamux(Yamux):
 
     The library answers pings and new streams from its one reading task. When both ends fill the socket at
     once, each then waits for the other to read: a deadlock. Here such small frames are written by tasks of
-    their own.
+    their own. And upstream, cancelling a write in the middle of a frame ends the connection.
     """
 
     def __init__(self, secured_conn: ISecureConn, peer_id: ID) -> None:
@@ -134,7 +148,27 @@ class SteadyYamux(Yamux):
             return
         # SYN stays before the stream's data and FIN after it, so these two keep their place in line.
         async with self._write_lock:
-            await self.secured_conn.write(data)
+            await self._write_whole(data)
+
+    async def write_data(self, stream: YamuxStream, piece: memoryview) -> None:
+        """Write one frame of at most FRAME_PAYLOAD_BYTES, for which the caller knows that there is room.
+
+        Cancelled while it waits for its turn it has written nothing; a frame begun is finished. Raises one of
+        the library's errors if the connection is gone.
+        """
+        async with self._write_lock:
+            stream.send_window -= len(piece)
+            header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, stream.stream_id, len(piece))
+            await self._write_whole(header + piece)
+
+    async def _write_whole(self, frame: bytes) -> None:
+        # Half a frame, or a noise message that was numbered and never sent, ends the connection for
+        # everybody.
+        with trio.move_on_after(STUCK_WRITE_S, shield=True) as bound:  # type: ignore[call-arg]  # old stubs
+            await self.secured_conn.write(frame)
+        if bound.cancelled_caught:
+            self.cut()
+            raise ConnectionClosedError(f"{self.peer_id} takes no bytes off the wire")
 
     def _finalize_stream_locked(self, stream: YamuxStream, *, fully_closed: bool) -> None:
         super()._finalize_stream_locked(stream, fully_closed=fully_closed)
@@ -166,7 +200,7 @@ class SteadyYamux(Yamux):
     async def _write_control(self, frame: bytes) -> None:
         try:
             async with self._write_lock:
-                await self.secured_conn.write(frame)
+                await self._write_whole(frame)
         except Exception as error:  # noqa: BLE001  # the reading task meets the same broken socket and cleans up
             _libp2p_log.debug("a control frame was not sent: %s", error)
         finally:

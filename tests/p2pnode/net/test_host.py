@@ -83,6 +83,16 @@ async def test_a_peer_is_found_at_any_of_its_addresses(open_node):
 
 
 @pytest.mark.trio
+async def test_host_names_are_resolved_as_the_system_would(open_node):
+    async with open_node() as a, open_node() as b:
+        port = b.addresses()[0].split("/")[4]
+        with pytest.raises(DialFailed, match=r"no-such-host\.invalid"):
+            await a.dial(b.peer_id, [f"/dns/no-such-host.invalid/tcp/{port}"])
+        await a.dial(b.peer_id, [f"/dns/localhost/tcp/{port}"])
+        assert a.connected() == [b.peer_id]
+
+
+@pytest.mark.trio
 async def test_a_failed_dial_says_why_and_is_not_held_against_the_peer(open_node):
     seed = os.urandom(32)
     with socket.socket() as probe:
@@ -163,6 +173,15 @@ async def test_a_swarm_key_lets_in_whoever_has_it_and_nobody_else(open_node, mon
         assert await stream.read(100) == b"inside"
         with pytest.raises(DialFailed):
             await c.dial(a.peer_id, a.addresses())
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("key", ["secret", "ab" * 31, "zz" * 32])
+async def test_a_swarm_key_that_is_none_is_refused(open_node, key):
+    with pytest.raises(ConfigError, match="64 hex") as error:
+        async with open_node(swarm_key=key):
+            pass
+    assert key not in str(error.value)
 
 
 @pytest.mark.trio

@@ -153,7 +153,7 @@ async def test_a_peer_that_ignores_its_window_loses_the_connection(open_node, mo
 
 @pytest.mark.trio
 async def test_a_killed_peer_is_missed_at_once_and_a_stopped_one_in_a_bounded_time(open_node, monkeypatch):
-    monkeypatch.setattr(stream_module, "STUCK_WRITE_S", 0.5)
+    monkeypatch.setattr(workarounds, "STUCK_WRITE_S", 0.5)
     monkeypatch.setattr(stream_module, "STALLED_READER_S", 0.5)
     lost: list[str] = []
     async with open_node() as node:
