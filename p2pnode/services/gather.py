@@ -17,11 +17,12 @@ from typing import Any
 
 import structlog
 
+from p2pnode.core.cid import cid_text
 from p2pnode.core.planner import Scan, TableInfo
 from p2pnode.core.routing import Wanted, route
 from p2pnode.env import Env
 from p2pnode.env.together import together
-from p2pnode.errors import Busy, P2PNodeError, PeerLost, ShardUnavailable, Timeout
+from p2pnode.errors import Busy, IntegrityError, P2PNodeError, PeerLost, ShardUnavailable, StorageFailed, Timeout
 from p2pnode.net.peers import Peers
 from p2pnode.query.spool import Spool
 from p2pnode.services.query import FragmentService, done_of
@@ -69,11 +70,32 @@ class ScanAnswer:
 
 
 class Lost(Exception):
-    """A holder gave nothing usable for its share; `why` goes to the log, `shards` are routed again."""
+    """A holder gave nothing usable for its share; `why` goes to the log, the share is routed again."""
 
     def __init__(self, why: P2PNodeError) -> None:
         super().__init__(str(why))
         self.why = why
+
+
+@dataclass(slots=True)
+class _Search:
+    """Where one scan has looked for its shards so far."""
+
+    #: Peers that failed to answer for a shard; they are not asked for it again.
+    tried: dict[bytes, set[str]] = field(default_factory=dict)
+    #: Who says that it has a shard, after everyone was asked.
+    asked: dict[bytes, Sequence[str]] = field(default_factory=dict)
+    #: Shards of shares that went to a peer that lacks some of them: whoever guessed so may be wrong about all.
+    astray: set[bytes] = field(default_factory=set)
+
+    def failed(self, peer: str, shards: Sequence[Wanted], why: P2PNodeError) -> None:
+        """Learn from a holder's failure: what it lacks, if it says so, or that it answers for nothing."""
+        lacking = set(why.missing) if isinstance(why, ShardUnavailable) else set()
+        named = [shard for shard in shards if cid_text(shard.cid) in lacking]
+        if named:
+            self.astray.update(shard.cid for shard in shards)
+        for shard in named or shards:
+            self.tried.setdefault(shard.cid, set()).add(peer)
 
 
 class Gatherer:
@@ -119,32 +141,28 @@ class Gatherer:
         """
         wanted = [Wanted(index, table.shards[index].cid, table.shards[index].rows) for index in scan.shards]
         answer = ScanAnswer()
-        tried: dict[bytes, set[str]] = {}
-        asked: dict[bytes, Sequence[str]] = {}
+        search = _Search()
         for attempt in range(ROUNDS_MAX):
             if not wanted:
                 break
-            choices = self._choices(wanted, tried, asked)
-            homeless = [shard.cid for shard in wanted if not choices[shard.cid] and shard.cid not in asked]
-            if homeless:
-                found = await self._ask_everyone(homeless)
-                asked.update({cid: found.get(cid, ()) for cid in homeless})
-                choices = self._choices(wanted, tried, asked)
+            choices = self._choices(wanted, search)
+            unsure = {cid for cid, peers in choices.items() if not peers or cid in search.astray} - search.asked.keys()
+            if unsure:
+                found = await self._ask_everyone(sorted(unsure))
+                search.asked.update({cid: found.get(cid, ()) for cid in unsure})
+                choices = self._choices(wanted, search)
             routes = route(wanted, choices, me=self._me)
-            answer.missing = list(routes.missing)
+            answer.missing.extend(routes.missing)
             answer.retries += attempt > 0
-            wanted = await self._round(scan, table, routes.by_peer, choices, tried, deadline, new_spool, answer)
+            wanted = await self._round(scan, table, routes.by_peer, choices, search, deadline, new_spool, answer)
         answer.missing.extend(wanted)
         return answer
 
-    def _choices(
-        self, wanted: Sequence[Wanted], tried: Mapping[bytes, set[str]], asked: Mapping[bytes, Sequence[str]]
-    ) -> dict[bytes, list[str]]:
+    def _choices(self, wanted: Sequence[Wanted], search: _Search) -> dict[bytes, list[str]]:
         choices: dict[bytes, list[str]] = {}
         for shard in wanted:
-            seen = tried.get(shard.cid, set())
-            known = [*self._candidates(shard.cid), *asked.get(shard.cid, ())]
-            choices[shard.cid] = [peer for peer in dict.fromkeys(known) if peer not in seen]
+            known = search.asked[shard.cid] if shard.cid in search.asked else self._candidates(shard.cid)
+            choices[shard.cid] = [peer for peer in known if peer not in search.tried.get(shard.cid, ())]
         return choices
 
     async def _round(
@@ -153,7 +171,7 @@ class Gatherer:
         table: TableInfo,
         by_peer: Mapping[str, Sequence[Wanted]],
         choices: Mapping[bytes, Sequence[str]],
-        tried: dict[bytes, set[str]],
+        search: _Search,
         deadline: float,
         new_spool: Callable[[], Spool],
         answer: ScanAnswer,
@@ -162,14 +180,13 @@ class Gatherer:
         failed: list[Wanted] = []
 
         async def one(peer: str, shards: Sequence[Wanted]) -> None:
-            for shard in shards:
-                tried.setdefault(shard.cid, set()).add(peer)
             replaceable = all(len(choices[shard.cid]) > 1 for shard in shards)
             spool = new_spool()
             try:
                 report = await self._fragment(scan, table, peer, shards, deadline, spool, replaceable)
             except Lost as lost:
                 spool.close()
+                search.failed(peer, shards, lost.why)
                 failed.extend(shards)
                 log.info(
                     "fragment_lost",
@@ -220,7 +237,7 @@ class Gatherer:
                 done = await self._run_here(request, remaining, spool)
             else:
                 done = await self._run_there(peer, request, remaining, spool, replaceable)
-        except (PeerLost, ShardUnavailable, Busy) as error:
+        except (PeerLost, ShardUnavailable, Busy, IntegrityError, StorageFailed) as error:
             raise Lost(error) from error
         except P2PNodeError as error:
             if not error.retryable or isinstance(error, Timeout):
