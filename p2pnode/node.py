@@ -22,7 +22,7 @@ import trio
 from bootstrap.address import PeerAddress, parse_bootstrap
 from bootstrap.identity import Identity
 from bootstrap.joining import Joining
-from p2pnode.core.holdings import Holdings, holdings_digest
+from p2pnode.core.holdings import Holdings
 from p2pnode.core.membership import RELAYS, Detector, State
 from p2pnode.core.model import DatasetRecord, Member, NodeRole
 from p2pnode.core.settings import Settings
@@ -164,7 +164,7 @@ class Node:
             env,
             settings,
             self._vitals,
-            my_holdings=lambda: (holdings_digest(store.cids()), store.cids()),
+            my_holdings=lambda: (store.digest, store.cids()),
             held_bytes=lambda: store.bytes,
             members=lambda: self._metadata.catalog.members(),
         )
