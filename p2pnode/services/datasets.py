@@ -409,8 +409,18 @@ class Datasets:
             sign=self._identity.sign,
         )
 
-    def check_ticket(self, peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
-        """A holder's end of `put`: members need no ticket, anyone else a good one. Raises Unauthorized."""
+    async def check_ticket(self, peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
+        """A holder's end of `put`: members need no ticket, anyone else a good one. Raises Unauthorized.
+
+        Whoever joined a moment ago may not be known here yet: a refusal comes only after one round of sync.
+        """
+        try:
+            self._check_ticket_now(peer_id, ticket, cid, size)
+        except Unauthorized:
+            await self._metadata.catch_up(peer_id)
+            self._check_ticket_now(peer_id, ticket, cid, size)
+
+    def _check_ticket_now(self, peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
         member = self._metadata.catalog.member(peer_id)
         if member is not None and not member.left:
             return

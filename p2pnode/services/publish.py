@@ -91,6 +91,7 @@ class Publisher:
         if self._settings.role is NodeRole.WORKER:
             raise RoleError("A worker holds shards; it does not publish them.")
         policy = self._policy(replicas, strategy, preferences, min_regions)
+        await self._meet_enough(policy.replicas)
         source, record = await self._open(dataset, data, create)
         folder = self._cutting / self._env.rng.token(8).hex()
         await self._env.executor.run(self._env.disk.make_dir, folder)
@@ -126,6 +127,12 @@ class Publisher:
         for cid, proofs in receipts.items():
             self._datasets.note_holders(cid, [receipt.holder for receipt in proofs])
         return self._datasets.placed(committed)
+
+    async def _meet_enough(self, replicas: int) -> None:
+        """Storage members that joined a moment ago may not be known here yet: one round of sync before too few."""
+        live = sum(member.role.stores and self._alive(member.peer_id) for member in self._datasets.members())
+        if live < replicas or replicas == EVERYWHERE:
+            await self._datasets.refresh()
 
     async def _open(self, dataset: str, data: Any, create: bool) -> tuple[Source, DatasetRecord]:
         """The source and the dataset it goes to, each checked before the other costs anything."""

@@ -58,7 +58,7 @@ RETRY_AFTER_S = 0.5
 #: The largest shard that is given as one `bytes`; larger ones go to a file.
 IN_MEMORY_BYTES_MAX = 4 << 30
 
-CheckTicket = Callable[[str, bytes, bytes, int], None]
+CheckTicket = Callable[[str, bytes, bytes, int], Awaitable[None]]
 M = TypeVar("M", bound=Message)
 
 
@@ -312,7 +312,7 @@ class ShardTransferService:
         assert isinstance(request, words.Put)
         outline = await exchange.payload_all(words.OUTLINE_BYTES_MAX)
         self._must_store()
-        self._check_ticket(peer_id, request.ticket, request.cid, request.size)
+        await self._check_ticket(peer_id, request.ticket, request.cid, request.size)
         if not await self._taken(request, outline, exchange):
             await exchange.send(words.Ready(offset=request.size))
         body, signature = await self._sign(request.cid)

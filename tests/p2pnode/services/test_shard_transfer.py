@@ -175,7 +175,7 @@ class Swarm:
 CLIENTS: set[str] = set()
 
 
-def only_with_tickets(peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
+async def only_with_tickets(peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
     if peer_id in CLIENTS and ticket != b"ticket for " + cid:
         raise Unauthorized("no ticket")
 
