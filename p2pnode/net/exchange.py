@@ -16,8 +16,8 @@ import trio
 from p2pnode import errors
 from p2pnode.env.net import RawStream, StreamBroken
 from protocols.errors import TRUNCATED, LocalProtocolError, RemoteProtocolError
-from protocols.machine import Closed, Link, NeedData, Payload, PayloadEnd, Received, UnknownVerb
-from protocols.message import Error, Message
+from protocols.machine import Closed, Link, NeedData, Payload, PayloadEnd, Received, Side, UnknownVerb
+from protocols.message import Error, Message, ProtocolSpec
 
 #: Bytes asked of the stream at once. It gives what is there, so a large number only means fewer calls.
 READ_BYTES = 1 << 20
@@ -28,16 +28,21 @@ JOINED_PAYLOAD_BYTES = 32 << 10
 BULK_WRITE_BYTES = 4 * 65_507
 #: The next piece of an announced payload must come within this; a sender gives up in the same time.
 PAYLOAD_STALL_S = 30.0
+#: The asker's next word must come within this, so that a handler cannot be held for nothing …
+UPLOAD_WAIT_S = 60.0
+#: … and the answerer's within this where the caller sets no deadline: the longest query a node runs.
+ANSWER_WAIT_S = 600.0
 
 
 class Exchange:
     """A conversation with `peer_id`. Raises errors.PeerLost if the peer goes, resets, or talks nonsense."""
 
-    __slots__ = ("_link", "_stream", "_unread", "_unsent", "payload_bytes", "peer_id")
+    __slots__ = ("_link", "_patience_s", "_stream", "_unread", "_unsent", "payload_bytes", "peer_id")
 
-    def __init__(self, stream: RawStream, link: Link) -> None:
+    def __init__(self, stream: RawStream, spec: ProtocolSpec, side: Side) -> None:
         self._stream = stream
-        self._link = link
+        self._link = Link(spec, side)
+        self._patience_s = ANSWER_WAIT_S if side is Side.ASKER else UPLOAD_WAIT_S
         self._unread = False
         self._unsent = 0
         self.peer_id = stream.peer_id
@@ -107,12 +112,14 @@ class Exchange:
         """The next message. Raises the error that the peer answered, PeerLost, or LocalProtocolError if the
         payload of the last message was not read.
         """
-        event = await self._next()
-        if isinstance(event, Received):
+        with trio.move_on_after(self._patience_s):
+            event = await self._next()
+            if not isinstance(event, Received):
+                self._refuse(event)
             if isinstance(event.message, Error):
                 raise _named(event.message)
             return event.message
-        self._refuse(event)
+        raise errors.PeerLost(f"{self.peer_id} said nothing for {self._patience_s:g} s")
 
     async def next_request(self) -> Received | UnknownVerb | None:
         """For an answerer between exchanges: the next request, or None when the asker has no more."""

@@ -18,7 +18,7 @@ from p2pnode.env import Env
 from p2pnode.env.net import RawStream, StreamHandler, Transport
 from p2pnode.net.exchange import Exchange
 from protocols.errors import UNKNOWN_VERB, LocalProtocolError
-from protocols.machine import Link, Received, Side, UnknownVerb
+from protocols.machine import Received, Side, UnknownVerb
 from protocols.message import Error, Message, ProtocolSpec
 
 #: Streams of one peer on one protocol. Twice what an asker of ours opens, for it may have let go of some
@@ -72,7 +72,7 @@ class Guard:
 
     async def _survive(self, spec: ProtocolSpec, handlers: Mapping[type[Message], Handler], stream: RawStream) -> None:
         """The outermost shell of a stream: whatever happens, the stream is let go and nothing is raised."""
-        exchange = Exchange(stream, Link(spec, Side.ANSWERER))
+        exchange = Exchange(stream, spec, Side.ANSWERER)
         place = (stream.peer_id, spec.protocol_id)
         self._streams[place] += 1
         finished = False

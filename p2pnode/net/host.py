@@ -73,19 +73,16 @@ _log = structlog.get_logger("p2pnode.net")
 
 
 @asynccontextmanager
-async def open_transport(
-    seed: bytes, listen: Sequence[str], swarm_key: str = "", *, debug: bool = False
-) -> AsyncIterator[Libp2pTransport]:
+async def open_transport(seed: bytes, listen: Sequence[str], swarm_key: str = "") -> AsyncIterator[Libp2pTransport]:
     """A running transport for the identity of that 32-byte `seed`, closed on leaving within about 2 s.
 
     `listen`: multiaddrs without /p2p; port 0 is chosen by the system and shown by `addresses()`. `swarm_key`:
-    64 hex characters that every peer must share, or "". `debug` leaves libp2p's own log lines on. Raises
-    ConfigError if an address cannot be listened on.
+    64 hex characters that every peer must share, or "". libp2p's own log lines are silenced unless LIBP2P_DEBUG
+    asks for them. Raises ConfigError if an address cannot be listened on or the swarm key is none.
     """
     if swarm_key and not _SWARM_KEY.fullmatch(swarm_key):
         raise ConfigError("swarm_key: it must be 64 hex characters (32 bytes)")
-    if not debug:
-        quiet_logs()
+    quiet_logs()
     size_yamux()
     endpoints = [listening.checked(text, f"listen[{index}]") for index, text in enumerate(listen)]
     keys = create_new_key_pair(seed)

@@ -20,7 +20,7 @@ from p2pnode.core.model import NodeRole
 from p2pnode.env import Env
 from p2pnode.env.net import DialFailed, StreamBroken, Transport
 from p2pnode.net.exchange import Exchange
-from protocols.machine import Link, Side
+from protocols.machine import Side
 from protocols.message import Message, ProtocolSpec
 from protocols.metadata import PeerRecord
 
@@ -197,7 +197,7 @@ class Peers:
             stream = await self._transport.open_stream(peer_id, spec.protocol_id)
         except StreamBroken as error:
             raise errors.PeerLost(f"{peer_id}: {error}") from error
-        return Exchange(stream, Link(spec, Side.ASKER))
+        return Exchange(stream, spec, Side.ASKER)
 
     async def _give_back(self, known: _Known, spec: ProtocolSpec, exchange: Exchange) -> None:
         if exchange.reusable:

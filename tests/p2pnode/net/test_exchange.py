@@ -14,6 +14,7 @@ from p2pnode import errors
 from p2pnode.core.model import NodeRole
 from p2pnode.env import Env
 from p2pnode.env.net import StreamBroken
+from p2pnode.net import exchange as exchange_module
 from p2pnode.net import guard as guard_module
 from p2pnode.net import peers as peers_module
 from p2pnode.net.guard import Guard
@@ -421,6 +422,27 @@ async def test_nonsense_silence_and_vanishing_cost_the_stream_only(pair, monkeyp
         await p.say()
         assert p.guard.counts["nonsense"] >= 3
         assert p.guard.counts["failed"] == 0
+
+
+@pytest.mark.trio
+async def test_a_handler_is_not_held_by_an_upload_that_never_comes(pair, monkeypatch):
+    monkeypatch.setattr(exchange_module, "UPLOAD_WAIT_S", 0.1)
+    monkeypatch.setattr(exchange_module, "PAYLOAD_STALL_S", 0.1)
+    async with pair() as p:
+        for half in (False, True):
+            with pytest.raises(errors.P2PNodeError):
+                async with p.peers.exchange(p.id, SPEC, Store(), timeout_s=2) as exchange:
+                    if half:
+
+                        async def stalls():
+                            yield b"x"
+                            await trio.sleep(1)
+                            yield b"x"
+
+                        await exchange.send_stream(Part(), 2, stalls())
+                    await exchange.receive()
+            assert p.guard._handlers == 0
+        await p.say()
 
 
 @pytest.mark.trio
