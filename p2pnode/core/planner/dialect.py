@@ -81,17 +81,20 @@ class _VerbatimParser(DuckDBParser):
 
     def _parse_ordered(self, parse_method: Any = None) -> exp.Ordered | None:
         ordered = super()._parse_ordered(parse_method)
-        if isinstance(ordered, exp.Ordered) and self._prev.text.upper() == "LAST":
+        ending = [token.text.upper() for token in self._tokens[self._index - 2 : self._index]]
+        if isinstance(ordered, exp.Ordered) and ending == ["NULLS", "LAST"]:
             ordered.meta[SPELLING] = "nulls last"
         return ordered
 
     def _parse_types(self, *args: Any, **kwargs: Any) -> Any:
         start = self._index
         found = super()._parse_types(*args, **kwargs)
-        words = [token.text for token in self._tokens[start : self._index]]
-        plain = isinstance(found, exp.DataType) and all(_PLAIN_TYPE.fullmatch(word) for word in words)
-        if plain and not any(token.token_type == TokenType.STRING for token in self._tokens[start : self._index]):
-            found.meta[SPELLING] = " ".join(words)
+        tokens = self._tokens[start : self._index]
+        plain = all(
+            token.token_type != TokenType.STRING and _PLAIN_TYPE.fullmatch(token.text) is not None for token in tokens
+        )
+        if isinstance(found, exp.DataType) and plain:
+            found.meta[SPELLING] = " ".join(token.text for token in tokens)
         return found
 
     def _parse_primary(self) -> Any:

@@ -14,7 +14,7 @@ from p2pnode.core.model import Column
 from p2pnode.core.planner.dialect import render
 from p2pnode.core.planner.model import Plan, Scan, TableInfo
 from p2pnode.core.planner.tables import Reference, narrowest
-from p2pnode.core.planner.transport import carried, restored
+from p2pnode.core.planner.transport import carried_sql, plainly, restored
 
 #: The relation that a scan reads at a holder.
 VIEW = "shard_rows"
@@ -71,7 +71,7 @@ class Draft:
         partial = distinct or limit is not None
         kept = tuple(range(len(reference.info.shards))) if shards is None else shards
         read = self.view_columns(reference.info, [where, order], columns) if kept else columns
-        select = exp.Select(expressions=[carried(column) for column in columns]).from_(exp.to_table(VIEW))
+        select = exp.Select(expressions=[plainly(column) for column in columns]).from_(exp.to_table(VIEW))
         if distinct:
             select = select.distinct()
         if where is not None:
@@ -80,8 +80,8 @@ class Draft:
             select.set("order", order.copy())
         if limit is not None:
             select = select.limit(limit)
-        output = self.scan(reference.info, read, render(select), kept, partial=partial)
-        self.read(reference, output, columns if kept else ())
+        output = self.scan(reference.info, read, carried_sql(columns, select), kept, partial=partial)
+        self.read(reference, output, columns)
 
     def read(self, reference: Reference, output: str, columns: Sequence[Column]) -> None:
         """Replace the dataset in FROM by `output`, giving back the types that the way from the holders loses."""

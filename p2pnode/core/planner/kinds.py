@@ -170,15 +170,13 @@ def _concat(node: exp.Expr, table: TableInfo) -> Kind | None:
 
 def _call(node: exp.Expr, table: TableInfo) -> Kind | None:
     name, arguments = node.name.lower(), node.expressions
-    for names, kind in (
-        (_INT_FUNCTIONS, Kind.INT),
-        (_TEXT_FUNCTIONS, Kind.TEXT),
-        (_FLOAT_FUNCTIONS, Kind.FLOAT),
-        (_BOOL_FUNCTIONS, Kind.BOOL),
-    ):
+    for names, kind in ((_INT_FUNCTIONS, Kind.INT), (_FLOAT_FUNCTIONS, Kind.FLOAT), (_BOOL_FUNCTIONS, Kind.BOOL)):
         if name in names:
             return kind
     kinds = [kind_of(argument, table) for argument in arguments]
+    if name in _TEXT_FUNCTIONS:
+        # concat() and repeat() of a list give a list.
+        return None if None in kinds else Kind.TEXT
     if name in _SAME_AS_ALL:
         return unify(kinds)
     if name == "if" and len(kinds) == 3:

@@ -17,7 +17,7 @@ from p2pnode.core.planner.draft import VIEW
 from p2pnode.core.planner.functions import words
 from p2pnode.core.planner.model import Plan, Resolve, Scan, TableInfo, folded
 from p2pnode.core.planner.tables import not_found
-from p2pnode.core.planner.transport import carried_sql, restored_sql
+from p2pnode.core.planner.transport import restored_sql, whole_sql
 from p2pnode.errors import QueryError, SqlRefused
 
 #: Kinds of FROM items that read nothing by themselves.
@@ -67,7 +67,7 @@ def plan_opaque(sql: str, serialized: str, resolve: Resolve) -> Plan:
         if restoring is not None:
             casts.append(f'"{name.replace(chr(34), chr(34) * 2)}" AS ({restoring})')
         shards = tuple(range(len(info.shards)))
-        sql_of_holder = carried_sql(info.columns, VIEW)
+        sql_of_holder = whole_sql(info.columns, VIEW)
         scans.append(Scan(info.name, VIEW, sql_of_holder, info.columns, shards, output, partial=False))
     by_name = {info.name: info for info in found.values()}
     return Plan(

@@ -73,12 +73,24 @@ def _cut(home: exp.Select | None, reference: Reference, draft: Draft) -> None:
     if not shards:
         draft.gather(reference, needed_columns(home, reference), shards=())
     elif leaf.aggregated:
-        split_groups(leaf, draft, shards)
+        _cut_groups(leaf, draft, shards)
         _note_filter(leaf, draft)
-        draft.notes.append(f"{reference.info.name}: groups are computed in parts by the holders.")
     else:
         split_rows(leaf, draft, shards)
         _note_filter(leaf, draft)
+
+
+def _cut_groups(leaf: Leaf, draft: Draft, shards: tuple[int, ...]) -> None:
+    name = leaf.reference.info.name
+    try:
+        split_groups(leaf, draft, shards)
+        draft.notes.append(f"{name}: groups are computed in parts by the holders.")
+    except NotALeaf as reason:
+        draft.gathered = True
+        draft.notes.append(f"{name}: gathered, because {reason}.")
+        # Rows are still met by the same WHERE, only elsewhere.
+        leaf.select.set("where", None)
+        draft.gather(leaf.reference, needed_columns(leaf.select, leaf.reference), where=leaf.where, shards=shards)
 
 
 def _gather(

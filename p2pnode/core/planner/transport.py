@@ -19,26 +19,43 @@ _LOST = re.compile(
 )
 
 
-def carried(column: Column) -> exp.Expr:
-    """How a holder selects `column`."""
-    name = exp.column(column.name, quoted=True)
-    if _LOST.match(column.type) and not column.type.endswith("]"):
-        text = exp.Cast(this=name, to=exp.DataType.build("VARCHAR", dialect="duckdb"))
-        return exp.alias_(text, column.name, quoted=True)
-    return name
+def plainly(column: Column) -> exp.Expr:
+    """`column` itself."""
+    return exp.column(column.name, quoted=True)
+
+
+def carried_sql(columns: Sequence[Column], select: exp.Select) -> str:
+    """The SQL by which a holder sends `columns`, which `select` selects under their names."""
+    if not any(_goes_as_text(column) for column in columns):
+        return render(select)
+    # Around it, so that a filter or an order inside still meets the columns with their own types.
+    inner = exp.Subquery(this=select, alias=exp.TableAlias(this=exp.to_identifier("plain", quoted=True)))
+    return render(exp.Select(expressions=[_carried(column) for column in columns]).from_(inner))
+
+
+def _carried(column: Column) -> exp.Expr:
+    if not _goes_as_text(column):
+        return plainly(column)
+    text = exp.Cast(this=plainly(column), to=exp.DataType.build("VARCHAR", dialect="duckdb"))
+    return exp.alias_(text, column.name, quoted=True)
+
+
+def _goes_as_text(column: Column) -> bool:
+    """Lists and structs go as they are: Arrow loses the types inside them in a way that a cast repairs."""
+    return _LOST.match(column.type) is not None and not column.type.endswith("]")
 
 
 def restored(column: Column) -> exp.Expr | None:
     """How the asker turns it back, or None when nothing was lost."""
     if not _LOST.search(column.type):
         return None
-    cast = exp.Cast(this=exp.column(column.name, quoted=True), to=exp.DataType.build(column.type, dialect="duckdb"))
+    cast = exp.Cast(this=plainly(column), to=exp.DataType.build(column.type, dialect="duckdb"))
     return exp.alias_(cast, column.name, quoted=True)
 
 
-def carried_sql(columns: Sequence[Column], view: str) -> str:
-    """The SELECT by which a holder sends `columns` of `view`."""
-    return render(exp.Select(expressions=[carried(column) for column in columns]).from_(exp.to_table(view)))
+def whole_sql(columns: Sequence[Column], view: str) -> str:
+    """The SQL by which a holder sends `columns` of all rows of `view`."""
+    return carried_sql(columns, exp.Select(expressions=[*map(plainly, columns)]).from_(exp.to_table(view)))
 
 
 def restored_sql(columns: Sequence[Column], relation: str) -> str | None:
@@ -46,6 +63,6 @@ def restored_sql(columns: Sequence[Column], relation: str) -> str | None:
     items = [restored(column) for column in columns]
     if not any(items):
         return None
-    names = [exp.column(column.name, quoted=True) for column in columns]
+    names = map(plainly, columns)
     both = [item or name for item, name in zip(items, names, strict=True)]
     return render(exp.Select(expressions=both).from_(exp.to_table(relation, quoted=True)))

@@ -13,6 +13,12 @@ PUSHED_SHARE_MIN = 0.6
 SEED = 20240517
 
 
+GROUP_KEYS = [
+    "k", "s", '"group"', "ok", "zero", "n % 3", "year(d)", "date_trunc('month', d)", "upper(s)", "length(s)", "k + 1",
+    "CASE WHEN n > 0 THEN 'up' ELSE 'down' END", "price > 300",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Statement:
     sql: str
@@ -85,24 +91,19 @@ class Writer:
         number = self.number()
         call = self.pick(
             "count(*)", "count(*)", f"count({self.value()})", f"sum({number})", f"sum({number})", f"avg({number})",
-            f"min({self.value()})", f"max({self.value()})", f"count(DISTINCT {self.value()})", f"sum(DISTINCT {number})",
+            f"min({self.value()})", f"max({self.value()})", f"count(DISTINCT {self.value()})",
+            f"sum(DISTINCT {number})",
             f"stddev({number})", f"var_pop({number})", "bool_and(ok)", "bool_or(n > 3)", "bit_or(k)",
             f"count_if({self.condition(2)})", f"stddev_pop({number})", f"variance({number})", f"avg(DISTINCT {number})",
         )  # fmt: skip
         filtered = f" FILTER (WHERE {self.condition(2)})" if self.rng.random() < 0.15 else ""
         call = f"{call}{filtered}"
-        return (
-            self.pick(call, call, call, f"{call} + 1", f"coalesce({call}, 0)")
-            if "bool" not in call and ("min" not in call and "max" not in call)
-            else call
-        )
+        if call.startswith(("min", "max", "bool")):
+            return call
+        return self.pick(call, call, call, f"{call} + 1", f"coalesce({call}, 0)")
 
     def item(self, expression: str, number: int) -> str:
-        return (
-            f"{expression} AS {self.pick('c', 'q', 'Out ')}{number}".replace("Out ", "Out_")
-            if (self.rng.random() < 0.5)
-            else expression
-        )
+        return f"{expression} AS {self.pick('c', 'q', 'Out_')}{number}" if self.rng.random() < 0.5 else expression
 
     # statements
 
@@ -125,8 +126,7 @@ class Writer:
         return Statement(f"SELECT {items} FROM {self.pick('flights', 'flights', 'flights AS f')}{self.where()}")
 
     def groups(self) -> Statement:
-        keys = self.some(["k", "s", '"group"', "ok", "zero", "n % 3", "year(d)", "date_trunc('month', d)", "upper(s)",
-                          "CASE WHEN n > 0 THEN 'up' ELSE 'down' END", "length(s)", "k + 1", "price > 300"], 1, 2)  # fmt: skip
+        keys = self.some(GROUP_KEYS, 1, 2)
         items = [self.item(key, index) for index, key in enumerate(keys)]
         items += [self.item(self.aggregate(), index + 5) for index in range(self.rng.randint(1, 3))]
         group = self.pick(", ".join(keys), ", ".join(str(index + 1) for index in range(len(keys))), "ALL")
@@ -145,7 +145,8 @@ class Writer:
         inner = f"SELECT k, count(*) AS c, sum(n) AS t FROM flights{self.where(0.4)} GROUP BY k"
         return self.pick(
             Statement(
-                f"SELECT k, count(*) AS c, rank() OVER (ORDER BY count(*) DESC) AS r FROM flights{self.where(0.3)} GROUP BY k"
+                "SELECT k, count(*) AS c, rank() OVER (ORDER BY count(*) DESC) AS r "
+                f"FROM flights{self.where(0.3)} GROUP BY k"
             ),
             Statement(f"WITH q AS ({inner}) SELECT * FROM q WHERE c > 2 ORDER BY k", ordered=True),
             Statement(f"SELECT max(t) AS m, count(*) FROM ({inner}) AS q"),
@@ -172,7 +173,8 @@ class Writer:
     def nested(self) -> Statement:
         return self.pick(
             Statement(
-                f"SELECT id FROM flights WHERE k IN (SELECT k FROM carriers WHERE ok) AND n > {self.rng.randint(-30, 30)}"
+                "SELECT id FROM flights WHERE k IN (SELECT k FROM carriers WHERE ok) "
+                f"AND n > {self.rng.randint(-30, 30)}"
             ),
             Statement("SELECT id, (SELECT max(fee) FROM carriers) AS m FROM flights WHERE id < 7"),
             Statement(
