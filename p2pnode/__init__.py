@@ -7,7 +7,14 @@ costs neither libp2p nor a column library.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2pnode.api.config import DistributedConfig
+    from p2pnode.api.manager import DistributedDatasetManager
+    from p2pnode.api.results import Dataset, QueryResult, Shard
+    from p2pnode.core.model import NodeRole
+    from p2pnode.errors import P2PNodeError
 
 __version__ = "0.1.0"
 
@@ -21,7 +28,16 @@ _HOMES = {
     "P2PNodeError": "p2pnode.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "Dataset",
+    "DistributedConfig",
+    "DistributedDatasetManager",
+    "NodeRole",
+    "P2PNodeError",
+    "QueryResult",
+    "Shard",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

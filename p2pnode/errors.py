@@ -158,7 +158,9 @@ class Busy(P2PNodeError):
 
     code, retryable, http_status = "busy", True, 429
 
-    def __init__(self, message: str = "", *, retry_after_s: float = 1.0, advice: str | None = None, **details: Any) -> None:
+    def __init__(
+        self, message: str = "", *, retry_after_s: float = 1.0, advice: str | None = None, **details: Any
+    ) -> None:
         super().__init__(message, advice=advice or f"Try again in {retry_after_s:g} s.", **details)
         self.retry_after_s = retry_after_s
 

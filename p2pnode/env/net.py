@@ -31,7 +31,7 @@ class RawStream(Protocol):
         ...
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write all of it. Safe to cancel: a write once begun is finished or the stream is broken. Raises StreamBroken."""
+        """Write all of it. Safe to cancel: a write once begun ends, or the stream is broken. Raises StreamBroken."""
         ...
 
     async def close(self) -> None:
