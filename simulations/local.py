@@ -162,8 +162,7 @@ class LocalNode:
 
     async def _stopped(self) -> None:
         """The kernel stops a process when it next runs."""
-        flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        while self.is_running and os.waitid(os.P_PID, self.pid or 0, flags) is None:
+        while self.is_running and not _is_stopped(self.pid):  # noqa: ASYNC110
             await anyio.sleep(STOPPED_LOOK_S)
 
     async def _gone(self) -> None:
@@ -312,6 +311,10 @@ async def _until_dead(process: subprocess.Popen[bytes]) -> None:
     finally:
         os.close(handle)
     process.wait()
+
+
+def _is_stopped(pid: int | None) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _sees_alive(node: LocalNode) -> set[str]:

@@ -74,7 +74,8 @@ def test_sharding_querying_and_discovery(swarm: LocalSwarm) -> None:
         all_node_health = await manager.get_all_nodes_health()
         assert {node.node_id for node in swarm.nodes if node.role.is_member} <= set(all_node_health)
 
-        # Shard placement
+        # Shard placement (of other rows: copies of the same ones already lie elsewhere)
+        df["id"] += 1000
         shards = await manager.shard_dataset(
             dataset_id=dataset.dataset_id,
             data=df,

@@ -169,7 +169,7 @@ def test_the_callers_data_may_change_while_it_is_published(twin: ModuleType, tmp
         frame.loc[0, "id"] = 99
         ada.shard_dataset("trips", rows)
         rows.append({"a": 2})
-        calls = ada.manager._runner.running().calls
+        calls = twin.Node.latest.calls
     assert calls[0][1]["data"]["id"][0] == 0
     assert calls[1][1]["data"] == [{"a": 1}]
 
@@ -204,7 +204,7 @@ def test_options_reach_the_node_and_defaults_come_from_the_configuration(twin: M
             geo_config={"regions": {}, "replication_policy": {"min_regions": 2}},
             append=True,
         )
-        (_, plain), (_, chosen) = ada.manager._runner.running().calls
+        (_, plain), (_, chosen) = twin.Node.latest.calls
     assert (plain["strategy"], plain["replicas"], plain["shard_rows"], plain["append"]) == (
         "balanced_load", None, None, False,
     )  # fmt: skip

@@ -72,8 +72,10 @@ class Node:
 
     opened: ClassVar[list[str]] = []
     closed: ClassVar[list[str]] = []
+    latest: ClassVar[Node]
 
     def __init__(self, settings: Settings) -> None:
+        Node.latest = self
         self.settings = settings
         self.node_id = settings.node_id
         self.peer_id = f"12D3KooWTwin{settings.node_id}"
