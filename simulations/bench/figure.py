@@ -32,7 +32,7 @@ class Figure:
 def at_least(name: str, value: float, unit: str, baseline: float, ratio_min: float, against: str) -> Figure:
     """A figure of which more is better, marked against its baseline (MB/s)."""
     ratio = value / baseline
-    return Figure(name, value, unit, baseline, ratio, f"≥ {ratio_min:g} × baseline", ratio >= ratio_min, against)
+    return Figure(name, value, unit, baseline, ratio, f"≥ {ratio_min:g} ×", ratio >= ratio_min, against)
 
 
 def at_most(
@@ -50,7 +50,12 @@ def at_most(
     if value_max is not None:
         return Figure(name, value, unit, baseline, ratio, f"≤ {value_max:g} {unit}", value <= value_max, against)
     most = ratio_max if ratio_max is not None else 1.0
-    return Figure(name, value, unit, baseline, ratio, f"≤ {most:g} × baseline", ratio <= most, against)
+    return Figure(name, value, unit, baseline, ratio, f"≤ {most:g} ×", ratio <= most, against)
+
+
+def stated(name: str, value: float, unit: str, baseline: float, against: str) -> Figure:
+    """A figure that no mark is set for."""
+    return Figure(name, value, unit, baseline, value / baseline, "stated", True, against)
 
 
 async def interleave(*sides: Callable[[], Awaitable[float]], rounds: int = ROUNDS) -> list[float]:

@@ -42,7 +42,9 @@ def table_of(figures: Sequence[Figure]) -> Table:
     """The figures for people."""
     table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
     for heading in ("figure", "value", "baseline", "ratio", "mark", "", "baseline is"):
-        table.add_column(heading, justify="right" if heading in ("value", "baseline", "ratio") else "left")
+        number = heading in ("value", "baseline", "ratio")
+        # What the baseline is may take two lines, so that eighty columns do.
+        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "baseline is")
     for figure in figures:
         table.add_row(
             f"[bold]{figure.name}[/]",

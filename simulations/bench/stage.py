@@ -27,8 +27,8 @@ async def stage(workers: int) -> AsyncIterator[tuple[Node, LocalSwarm]]:
         yield node, swarm
 
 
-def noise(megabytes: int, columns: int = 4) -> pa.Table:
+def noise(megabytes: int, columns: int = 4, seed: int = 2013) -> pa.Table:
     """Random integers, which no encoding and no compression makes smaller: bytes on the wire are bytes of data."""
     rows = megabytes * 1_000_000 // (8 * columns)
-    dice = np.random.default_rng(2013)
+    dice = np.random.default_rng(seed)
     return pa.table({f"c{column}": dice.integers(0, 1 << 62, rows, dtype=np.int64) for column in range(columns)})

@@ -31,7 +31,7 @@ async def measure() -> list[Figure]:
         bare.bare_host() as host,
     ):
         table = await trio.to_thread.run_sync(noise, SHARD_MB)
-        published = await node.publish("transfer", table, shard_rows=table.num_rows, replicas=1)
+        published = await node.publish("transfer", table, create=True, shard_rows=table.num_rows, replicas=1)
         [shard] = published.shards
         del table
         await bare.connect(host, address)
