@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+#: A file's size in bytes and the time of its last write in nanoseconds.
+Stamp = tuple[int, int]
+
 
 class Disk(Protocol):
     def open(self, path: Path, mode: str) -> BinaryIO:
@@ -39,6 +42,10 @@ class Disk(Protocol):
 
     def size(self, path: Path) -> int | None:
         """Bytes, or None if there is no such file."""
+        ...
+
+    def stamp(self, path: Path) -> Stamp | None:
+        """Another stamp than last time means that the file was written since. None if there is no such file."""
         ...
 
     def free_bytes(self, path: Path) -> int: ...
@@ -87,6 +94,13 @@ class LocalDisk:
             return path.stat().st_size
         except FileNotFoundError:
             return None
+
+    def stamp(self, path: Path) -> Stamp | None:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
     def free_bytes(self, path: Path) -> int:
         return shutil.disk_usage(path).free

@@ -71,16 +71,12 @@ class FragmentService:
 
     async def _bind(self, tables: Sequence[FragmentTable]) -> list[LocalTable]:
         """The files behind each table; all of them or an error that names the missing ones."""
-        missing: list[str] = []
+        wanted = dict.fromkeys(cid for table in tables for cid in table.cids)
+        paths = await self._store.sound_paths(wanted)
+        missing = [cid_text(cid) for cid in wanted if cid not in paths]
         bound: list[LocalTable] = []
         for table in tables:
-            files = []
-            for cid in table.cids:
-                path = self._store.path_of(cid)
-                if path is None:
-                    missing.append(cid_text(cid))
-                else:
-                    files.append(path)
+            files = [paths[cid] for cid in table.cids if cid in paths]
             columns = tuple(Column(name, kind) for name, kind in table.columns)
             bound.append(LocalTable(table.name, tuple(files), columns, table.format))
         if missing:

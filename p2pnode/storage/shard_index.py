@@ -11,11 +11,12 @@ import sqlite3
 import libipld
 
 from p2pnode.core.records import plain_stats, read_stats
+from p2pnode.env.disk import Stamp
 from p2pnode.errors import NotFound
 from p2pnode.storage.statistics import ShardFacts
 
 #: Raised when the meaning of a row changes: the table is then filled anew from the files.
-LAYOUT = 1
+LAYOUT = 2
 
 
 class ShardIndex:
@@ -29,22 +30,24 @@ class ShardIndex:
             database.execute(f"PRAGMA user_version={LAYOUT}")
         database.execute(
             "CREATE TABLE IF NOT EXISTS shards "
-            "(cid BLOB PRIMARY KEY, bytes INTEGER, outline BLOB, rows INTEGER, stats BLOB) WITHOUT ROWID"
+            "(cid BLOB PRIMARY KEY, bytes INTEGER, written INTEGER, outline BLOB, rows INTEGER, stats BLOB) "
+            "WITHOUT ROWID"
         )
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
 
-    def sizes(self) -> dict[bytes, int]:
-        """Bytes of every shard that is known here."""
-        return dict(self._database.execute("SELECT cid, bytes FROM shards"))
+    def stamps(self) -> dict[bytes, Stamp]:
+        """How the file of every shard that is known here looked when it was verified."""
+        rows = self._database.execute("SELECT cid, bytes, written FROM shards")
+        return {cid: (size, written) for cid, size, written in rows}
 
-    def add(self, cid: bytes, size: int, outline: bytes, facts: ShardFacts) -> None:
+    def add(self, cid: bytes, stamp: Stamp, outline: bytes, facts: ShardFacts) -> None:
         """Remember what was found."""
         stats = libipld.encode_dag_cbor(plain_stats(facts.stats))
         self._database.execute(
-            "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?)", (cid, size, outline, facts.rows, stats)
+            "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?, ?)", (cid, *stamp, outline, facts.rows, stats)
         )
 
     def remove(self, cid: bytes) -> None:

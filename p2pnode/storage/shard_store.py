@@ -17,7 +17,7 @@ This file refuses to place, to fetch and to delete on its own: it keeps what it 
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from p2pnode.core.holdings import holdings_digest
 from p2pnode.core.model import ColumnStats
 from p2pnode.core.unixfs import CHUNK_BYTES, ShardHasher, chunk_count, chunk_digest
 from p2pnode.env import Env
+from p2pnode.env.disk import Stamp
 from p2pnode.errors import Busy, IntegrityError, NotFound, StorageFailed
 from p2pnode.storage.incoming import Incoming
 from p2pnode.storage.shard_index import ShardIndex
@@ -68,7 +69,8 @@ class ShardStore:
         self._disk = env.disk
         self._index = index
         self._formats: dict[bytes, str] = {}
-        self._sizes: dict[bytes, int] = {}
+        #: How each file looked when it was verified.
+        self._stamps: dict[bytes, Stamp] = {}
         self._claims: dict[bytes, trio.Lock] = {}
         self._partials: set[bytes] = set()
         self._failed: str | None = None
@@ -112,22 +114,34 @@ class ShardStore:
     @property
     def bytes(self) -> int:
         """Bytes of all shards."""
-        return sum(self._sizes.values())
+        return sum(size for size, _ in self._stamps.values())
 
     def path_of(self, cid: bytes) -> Path | None:
         """The file to read in place, None if the shard is not here."""
         kept = self._formats.get(cid)
         return None if kept is None else self._path(cid, kept)
 
+    async def sound_paths(self, cids: Iterable[bytes]) -> dict[bytes, Path]:
+        """The files to read in place, of those shards that are here. A file that was written since it was verified is
+        verified again first, and in quarantine if it is no longer what its name says.
+        """
+        present = {cid: path for cid in cids if (path := self.path_of(cid)) is not None}
+        for cid, stamp in (await self._env.executor.run(self._changed, present)).items():
+            if stamp is None:
+                await self.delete(cid)
+            elif await self.verify(cid):
+                self._stamps[cid] = stamp
+        return {cid: path for cid, path in present.items() if self.has(cid)}
+
     async def stored(self, cid: bytes) -> StoredShard:
         """What was found in a shard. Raises NotFound."""
         kept, found = self._kept(cid), await self._env.executor.run(self._index.facts, cid)
-        return StoredShard(cid, kept, found.rows, self._sizes[cid], found.stats)
+        return StoredShard(cid, kept, found.rows, self._stamps[cid][0], found.stats)
 
     async def outline(self, cid: bytes) -> tuple[bytes, int]:
         """A shard's chunk digests and its size. Raises NotFound."""
         self._kept(cid)
-        return await self._env.executor.run(self._index.outline, cid), self._sizes[cid]
+        return await self._env.executor.run(self._index.outline, cid), self._stamps[cid][0]
 
     async def read(self, cid: bytes, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Bytes `offset` .. `offset + length` (to the end if None), each chunk verified before any of it is given.
@@ -193,9 +207,9 @@ class ShardStore:
 
         Raises IntegrityError for a file that is not whole or no readable `format`, StorageFailed.
         """
-        stored = await self._env.executor.run(self._finish, incoming, format)
+        stored, stamp = await self._env.executor.run(self._finish, incoming, format)
         self._partials.discard(incoming.cid)
-        self._show(stored.cid, stored.format, stored.bytes)
+        self._show(stored.cid, stored.format, stamp)
         return stored
 
     # -- letting go ---------------------------------------------------------------------------------------------
@@ -220,15 +234,15 @@ class ShardStore:
         if kept is not None:
             await self._env.executor.run(self._remove, self._path(cid, kept), cid)
 
-    def _show(self, cid: bytes, format: str, size: int) -> None:
+    def _show(self, cid: bytes, format: str, stamp: Stamp) -> None:
         self._formats[cid] = format
-        self._sizes[cid] = size
+        self._stamps[cid] = stamp
         self._digest = None
 
     def _hide(self, cid: bytes) -> str | None:
         """The format of what is no longer here; None if it was not."""
         self._digest = None
-        self._sizes.pop(cid, None)
+        self._stamps.pop(cid, None)
         return self._formats.pop(cid, None)
 
     # -- in threads ---------------------------------------------------------------------------------------------
@@ -280,14 +294,19 @@ class ShardStore:
             self._failed = f"fsync failed: {error}"
             raise StorageFailed(self._failed) from error
 
-    def _finish(self, incoming: Incoming, format: str) -> StoredShard:
+    def _changed(self, paths: Mapping[bytes, Path]) -> dict[bytes, Stamp | None]:
+        """The shards whose files are not as they were when they were verified, and how they are now."""
+        found = {cid: self._disk.stamp(path) for cid, path in paths.items()}
+        return {cid: stamp for cid, stamp in found.items() if stamp != self._stamps.get(cid)}
+
+    def _finish(self, incoming: Incoming, format: str) -> tuple[StoredShard, Stamp]:
         cid, part = incoming.cid, self._home / "incoming" / f"{cid_text(incoming.cid)}.part"
         if not incoming.complete:
             raise IntegrityError(f"{cid_text(cid)} ended at byte {incoming.offset} of {incoming.size}")
         if self.has(cid):
             self._disk.unlink(part)
             facts = self._index.facts(cid)
-            return StoredShard(cid, self._formats[cid], facts.rows, incoming.size, facts.stats)
+            return StoredShard(cid, self._formats[cid], facts.rows, incoming.size, facts.stats), self._stamps[cid]
         self._sync(incoming)
         incoming.close()
         with _disk_errors("keep a shard"):
@@ -296,10 +315,11 @@ class ShardStore:
             except IntegrityError:
                 self._disk.unlink(part)  # its hash is right, so no other copy would be better
                 raise
-            self._index.add(cid, incoming.size, incoming.outline, facts)
+            stamp = self._disk.stamp(part) or (incoming.size, 0)
+            self._index.add(cid, stamp, incoming.outline, facts)
             self._disk.rename(part, self._path(cid, format))
             self._disk.sync_dir(self._home / "shards")
-        return StoredShard(cid, format, facts.rows, incoming.size, facts.stats)
+        return StoredShard(cid, format, facts.rows, incoming.size, facts.stats), stamp
 
     def _facts(self, path: Path, format: str) -> ShardFacts:
         with self._disk.open(path, "rb") as file:
@@ -326,15 +346,14 @@ class ShardStore:
 
     def _reconcile(self) -> None:
         """What the files say, the database follows."""
-        known = self._index.sizes()
+        known = self._index.stamps()
         for path in self._disk.scan(self._home / "shards"):
             cid, format = _named(path)
             if cid is None or format not in FORMATS:
                 continue
-            size = self._disk.size(path)
-            if known.get(cid) != size and not self._relearn(path, cid, format):
-                continue
-            self._show(cid, format, size or 0)
+            stamp = self._disk.stamp(path)
+            if stamp is not None and (known.get(cid) == stamp or self._relearn(path, cid, format, stamp)):
+                self._show(cid, format, stamp)
         for cid in sorted(known.keys() - self._formats.keys()):
             self._index.remove(cid)
         for path in self._disk.scan(self._home / "incoming"):
@@ -342,8 +361,8 @@ class ShardStore:
             if cid is not None:
                 self._partials.add(cid)
 
-    def _relearn(self, path: Path, cid: bytes, format: str) -> bool:
-        """Hash and read a file that the database does not know; False when it went to quarantine."""
+    def _relearn(self, path: Path, cid: bytes, format: str, stamp: Stamp) -> bool:
+        """Hash and read a file that the database does not know so; False when it went to quarantine."""
         hasher = ShardHasher()
         try:
             with self._disk.open(path, "rb") as file:
@@ -351,7 +370,7 @@ class ShardStore:
                     hasher.update(block)
             if hasher.cid() != cid:
                 raise IntegrityError("not what its name says")
-            self._index.add(cid, hasher.size, hasher.outline(), self._facts(path, format))
+            self._index.add(cid, stamp, hasher.outline(), self._facts(path, format))
         except IntegrityError as wrong:
             log.error("shard_damaged", shard=path.name, why=wrong.message)
             self._set_aside(path, cid)

@@ -276,6 +276,29 @@ async def test_damage_is_found_and_set_aside(cuts: list[CutShard], tmp_path: Pat
 
 
 @pytest.mark.trio
+async def test_a_file_that_was_written_since_is_verified_before_it_is_read_in_place(
+    cuts: list[CutShard], tmp_path: Path
+) -> None:
+    cids = [cut.cid for cut in cuts[:3]]
+    async with opened(tmp_path) as store:
+        for cut in cuts[:3]:
+            await keep(store, cut)
+        paths = await store.sound_paths([*cids, b"nobody's"])
+        assert list(paths) == cids
+        paths[cids[0]].touch()
+        with paths[cids[1]].open("r+b") as file:
+            file.write(b"rot")
+        paths[cids[2]].unlink()
+        assert await store.sound_paths(cids) == {cids[0]: paths[cids[0]]}
+        assert store.cids() == [cids[0]]
+        assert len(files(tmp_path, "quarantine")) == 1
+        with paths[cids[0]].open("r+b") as file:
+            file.write(b"rot")
+    async with opened(tmp_path) as store:
+        assert store.cids() == [], "what was written while nobody looked is found at the next start"
+
+
+@pytest.mark.trio
 async def test_delete(cuts: list[CutShard], tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await keep(store, cuts[2])
