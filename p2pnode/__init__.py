@@ -41,6 +41,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "sync":  # `p2pnode.sync.connect(…)` after a plain `import p2pnode`
+        return import_module("p2pnode.sync")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'p2pnode' has no attribute {name!r}")

@@ -239,7 +239,7 @@ class LocalSwarm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._end()
-        if self._temporary and error is None:
+        if self._temporary and not isinstance(error, Exception):  # a failure's logs are kept
             shutil.rmtree(self.base_dir, ignore_errors=True)
 
     def client(self, node_id: str | None = None, **options: Any) -> DistributedDatasetManager:

@@ -64,6 +64,8 @@ class Client:
 
     def download(self, *parts: str, to: Path) -> int:
         """Write an answer's bytes to a file, which appears only when it is whole. Returns how many."""
+        from p2pnode.env import LocalDisk
+
         part = to.with_name(f".{to.name}.part")
         timeout = httpx.Timeout(None, connect=CONNECT_S)
         try:
@@ -71,7 +73,7 @@ class Client:
                 if response.status_code >= 400:
                     response.read()
                     _raise_named(response)
-                with open(part, "wb") as file:
+                with LocalDisk().open(part, "wb") as file:
                     for piece in response.iter_bytes(PIECE_BYTES):
                         file.write(piece)
             part.replace(to)

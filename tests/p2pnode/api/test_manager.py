@@ -123,7 +123,7 @@ def test_cancelling_under_asyncio_cancels_the_work_at_the_node(twin: ModuleType,
         async with manager(tmp_path) as ada:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(ada.query(query="SLEEP"), 0.05)
-            node = ada._runner.running()
+            node = twin.Node.latest
             await ada._runner.call(node.unwound.wait)
             assert node.cancelled == 1
 
@@ -290,6 +290,12 @@ def test_a_manager_never_stopped_is_closed_at_exit(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=20)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["1", "closed ['ada']"]
+
+
+def test_the_blocking_surface_is_there_after_a_plain_import() -> None:
+    program = "import p2pnode; print(p2pnode.sync.connect.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "connect\n", done.stderr
 
 
 def test_an_answer_keeps_its_arrow_types(twin: ModuleType, tmp_path: Path) -> None:
