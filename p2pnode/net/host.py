@@ -46,10 +46,10 @@ from p2pnode.net.workarounds import (
     SteadyUpgrader,
     SteadyYamux,
     TunedTcp,
+    bound_windows,
     live_connections,
     never_identify_others,
     quiet_logs,
-    size_yamux,
 )
 
 #: Connections in all. A full mesh of a thousand, at 55 KiB an end.
@@ -83,7 +83,7 @@ async def open_transport(seed: bytes, listen: Sequence[str], swarm_key: str = ""
     if swarm_key and not _SWARM_KEY.fullmatch(swarm_key):
         raise ConfigError("swarm_key: it must be 64 hex characters (32 bytes)")
     quiet_logs()
-    size_yamux()
+    bound_windows()
     endpoints = [listening.checked(text, f"listen[{index}]") for index, text in enumerate(listen)]
     keys = create_new_key_pair(seed)
     peer_id = ID.from_pubkey(keys.public_key)

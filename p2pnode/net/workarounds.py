@@ -47,12 +47,13 @@ from multiaddr import Multiaddr
 FRAME_BYTES = 4 * 65519
 #: What a frame carries at most.
 FRAME_PAYLOAD_BYTES = FRAME_BYTES - HEADER_SIZE
-#: What a peer may send on one stream before we read it. 80 MB/s at 50 ms; the library's 16 MiB, on each of a
-#: hundred streams, would be a peer's right to all of our memory.
-WINDOW_BYTES = 4 << 20
-#: Unread bytes of one connection, all streams together, beyond which the peer cannot have kept to its windows
-#: (the library only logs that): 64 full windows. Looked at after every so many bytes.
-UNREAD_BYTES_MAX = 64 * WINDOW_BYTES
+#: What a peer may send on one stream before we read it: 160 MB/s at 50 ms. The library's 16 MiB, on every
+#: stream that a peer may open, would be a right to all of our memory.
+WINDOW_BYTES = 8 << 20
+#: Unread bytes of one connection, all streams together, beyond which it is closed: the full windows of the 32
+#: streams that an asker of ours opens at most. A peer that ignores its windows ends here; the library only logs
+#: that, and buffers on. Looked at after every so many bytes.
+UNREAD_BYTES_MAX = 32 * WINDOW_BYTES
 UNREAD_CHECK_BYTES = WINDOW_BYTES
 #: Connections that have not proved who they are. One more pushes out the oldest, so that a flood of idle
 #: sockets delays nobody: an honest handshake takes milliseconds.
@@ -83,12 +84,8 @@ def quiet_logs() -> None:
     swarm_connection.logging = _libp2p_log.getChild("swarm_connection")  # type: ignore[assignment]
 
 
-def size_yamux() -> None:
-    """Make yamux cut frames that fill noise messages (FRAME_BYTES) and grow windows no further than WINDOW_BYTES.
-
-    Any yamux peer accepts both: neither is more than its own window allows.
-    """
-    yamux.MAX_MESSAGE_SIZE = FRAME_BYTES
+def bound_windows() -> None:
+    """Let yamux grow a stream's window no further than WINDOW_BYTES. A window is the reader's to choose."""
     yamux.MAX_WINDOW_SIZE = WINDOW_BYTES
 
 
