@@ -45,6 +45,19 @@ _REFUSED = tuple(
     )
 )
 
+_REFUSED_CLAUSES = (
+    "into",
+    "locks",
+    "hint",
+    "prewhere",
+    "connect",
+    "match",
+    "cluster",
+    "distribute",
+    "sort",
+    "settings",
+)
+
 
 def check(query: exp.Expr) -> None:
     """Raise SqlRefused for what may not run, Unsure for what cannot be vouched for."""
@@ -55,7 +68,8 @@ def check(query: exp.Expr) -> None:
         elif isinstance(node, _REFUSED):
             raise SqlRefused(f"{node.key.upper()} has no place in a query here.")
         if isinstance(node, exp.Anonymous):
-            check_function(node.name, in_from=isinstance(node.parent, exp.Table))
+            in_from = isinstance(node.parent, exp.Table)
+            check_function(node.name, functions.TABLE_FUNCTIONS if in_from else functions.ALLOWED)
         elif isinstance(node, exp.Table):
             _check_table(node)
         elif isinstance(node, exp.Pivot):
@@ -63,32 +77,19 @@ def check(query: exp.Expr) -> None:
         if type(node) not in _FAITHFUL or _written_otherwise(node):
             doubt = doubt or node.key
     if doubt is not None:
-        raise Unsure(f"{doubt.upper()} is left to DuckDB's own parser.", position=None)
+        raise Unsure(f"{doubt.upper()} is left to DuckDB's own parser.")
 
 
-def check_function(name: str, *, in_from: bool) -> None:
-    """Raise SqlRefused unless a function called `name` may stand there."""
-    allowed: frozenset[str] = functions.TABLE_FUNCTIONS if in_from else functions.ALLOWED
+def check_function(name: str, allowed: frozenset[str]) -> None:
+    """Raise SqlRefused unless `name` is one of the `allowed` functions."""
     if name.lower() not in allowed:
         near = difflib.get_close_matches(name.lower(), allowed, n=3)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
-        where = "in FROM" if in_from else "in a query"
-        raise SqlRefused(f"{name}() is not one of the functions allowed {where}.{hint}", function=name)
+        raise SqlRefused(f"{name}() is not one of the functions allowed here.{hint}", function=name)
 
 
 def _check_query(node: exp.Query) -> None:
-    for clause in (
-        "into",
-        "locks",
-        "hint",
-        "prewhere",
-        "connect",
-        "match",
-        "cluster",
-        "distribute",
-        "sort",
-        "settings",
-    ):
+    for clause in _REFUSED_CLAUSES:
         if node.args.get(clause):
             raise SqlRefused(f"{clause.upper()} has no place in a query here.")
 
@@ -107,11 +108,8 @@ def _check_table(node: exp.Table) -> None:
 
 def _check_pivot(node: exp.Pivot) -> None:
     """``PIVOT t ON x`` makes a type from the values it finds, which the fenced process may not do."""
-    if (
-        node.this is not None
-        and not node.args.get("unpivot")
-        and any(type(on) is not exp.In for on in node.expressions)
-    ):
+    statement = node.this is not None and not node.args.get("unpivot")
+    if statement and any(type(on) is not exp.In for on in node.expressions):
         raise SqlRefused(
             "PIVOT without the values it makes columns of is not a SELECT.",
             advice="List the values: PIVOT t ON x IN ('a', 'b') USING sum(y).",

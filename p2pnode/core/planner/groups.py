@@ -41,6 +41,9 @@ class _Groups:
     def over_groups(self, node: exp.Expr) -> exp.Expr:
         """`node` with keys and aggregates replaced by the columns of the merged groups. Raises NotALeaf."""
         bare = node.unnest()
+        if isinstance(bare, (exp.Identifier, exp.DataType, exp.Var)):
+            # A field's or a type's name, whatever the columns are called.
+            return node.copy()
         key = self.keys.get(render(bare))
         if key is not None:
             return exp.column(key, quoted=True)

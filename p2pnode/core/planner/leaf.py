@@ -17,11 +17,7 @@ from p2pnode.core.planner.names import column_name
 from p2pnode.core.planner.tables import Reference
 
 #: The clauses that a leaf may have; any other makes it none.
-_CLAUSES = words(
-    """
-    with_ expressions from_ where group having qualify order limit offset distinct windows
-    """
-)
+_CLAUSES = words("with_ expressions from_ where group having qualify order limit offset distinct windows")
 
 #: Calls that are evaluated per result row in a way that no holder can foresee.
 _UNSPLITTABLE = words("grouping grouping_id columns unnest alias") | functions.VOLATILE
@@ -121,6 +117,9 @@ def _check_clauses(select: exp.Select, reference: Reference) -> None:
         for inner in part.walk():
             if isinstance(inner, (exp.Query, exp.PositionalColumn)):
                 raise NotALeaf("it holds a subquery")
+            if isinstance(inner, exp.Dot):
+                # Its left side is a bare name that may or may not be a column.
+                raise NotALeaf("a chained call or a field is read by the asker alone")
             if isinstance(inner, exp.Anonymous) and inner.name.lower() in _UNSPLITTABLE:
                 raise NotALeaf(f"{inner.name.lower()}() is evaluated by the asker alone")
 
@@ -146,7 +145,10 @@ class _Reader:
     def __init__(self, select: exp.Select, reference: Reference) -> None:
         self._select = select
         self._reference = reference
-        self._aliases = {folded(item.alias): item.this for item in select.expressions if isinstance(item, exp.Alias)}
+        aliases = [(folded(item.alias), item.this) for item in select.expressions if isinstance(item, exp.Alias)]
+        self._aliases = dict(aliases)
+        if len(self._aliases) < len(aliases):
+            raise NotALeaf("two of its columns have one alias")
 
     def plain(self, node: exp.Expr, *, strict: bool = False, depth: int = 0) -> exp.Expr:
         """A copy of `node` over bare columns. `strict`: a name that is both column and alias is not certain."""

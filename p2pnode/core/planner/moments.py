@@ -33,7 +33,7 @@ def names_taken(query: exp.Expr, found: list[Reference]) -> set[str]:
     """Names that stand for a column, so that they are no call without parentheses. Raises Unsure for aliases."""
     for node in query.find_all(exp.Identifier):
         if node.name.lower() in _BARE and not isinstance(node.parent, exp.Column):
-            raise Unsure(f"{node.name} is used as a name.", position=None)
+            raise Unsure(f"{node.name} is used as a name.")
     return {column.name.lower() for reference in found for column in reference.info.columns}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from p2pnode.core.planner.allow import check_function
 from p2pnode.core.planner.draft import VIEW
-from p2pnode.core.planner.functions import words
+from p2pnode.core.planner.functions import ALLOWED, TABLE_FUNCTIONS, words
 from p2pnode.core.planner.model import Plan, Resolve, Scan, TableInfo, folded
 from p2pnode.core.planner.tables import not_found
 from p2pnode.core.planner.transport import restored_sql, whole_sql
@@ -25,11 +25,7 @@ _SOURCES = frozenset(
     ("BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "CTE", "PIVOT", "COLUMN_DATA")
 )
 _QUERY_NODES = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"))
-_OPERATORS = words(
-    """
-    + - * / // % ** ^ || & | << >> ~ @ ! -> ->> ~~ !~~ ~~* !~~* ~~~ ^@ && @> <@ <-> <=>
-    """
-)
+_OPERATORS = words("+ - * / // % ** ^ || & | << >> ~ @ ! -> ->> ~~ !~~ ~~* !~~* ~~~ ^@ && @> <@ <-> <=>")
 
 
 def serialization_of(sql: str) -> str:
@@ -144,4 +140,4 @@ def _check(node: dict[str, Any], kind: str) -> None:
         if node.get("schema") or node.get("catalog"):
             raise SqlRefused(f"The function {name}() is named with a schema.")
         if name not in _OPERATORS:
-            check_function(name, in_from=False)
+            check_function(name, ALLOWED | TABLE_FUNCTIONS)

@@ -30,10 +30,10 @@ DEPTH_MAX = 150
 logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
 
-class Unsure(QueryError):
-    """sqlglot cannot vouch for this statement; DuckDB's parser must say whether it is SQL at all.
+class Unsure(Exception):
+    """sqlglot cannot vouch for this statement: DuckDB's own parser must say what it is, or that it is no SQL.
 
-    ``details["position"]`` is the 0-based character at which sqlglot stopped, or None.
+    No failure for a user to see, so none of ours: whoever plans goes on with `plan_opaque`.
     """
 
 
@@ -49,16 +49,16 @@ def parse(sql: str) -> exp.Expr:
     try:
         trees = [tree for tree in sqlglot.Dialect.get_or_raise(Verbatim).parser().parse(tokens, sql) if tree]
     except ParseError as error:
-        raise _unsure(sql, error) from error
+        raise Unsure(f"sqlglot stopped: {error.errors[0].get('description') if error.errors else error}") from error
     except (ValueError, IndexError, AttributeError, TypeError, RecursionError) as error:
         # sqlglot's parser trips over some malformed statements in these ways.
-        raise Unsure(f"The statement cannot be read: {error}", position=None) from error
+        raise Unsure(f"The statement cannot be read: {error}") from error
     if not trees:
         raise QueryError("The statement is empty.", advice="Write a SELECT.")
     if len(trees) > 1:
         raise SqlRefused("One statement at a time: this text holds several.")
     if _depth(trees[0]) > DEPTH_MAX:
-        raise Unsure(f"The statement's tree is deeper than {DEPTH_MAX} levels.", position=None)
+        raise Unsure(f"The statement's tree is deeper than {DEPTH_MAX} levels.")
     return _one_query(trees[0])
 
 
@@ -75,11 +75,11 @@ def _tokens(sql: str) -> list[Token]:
     try:
         tokens = sqlglot.Dialect.get_or_raise(Verbatim).tokenize(sql)
     except TokenError as error:
-        raise Unsure(f"The statement cannot be read: {error}", position=None) from error
+        raise Unsure(f"The statement cannot be read: {error}") from error
     for token in tokens:
         # `1_000` loses its underscore here and would lose it in the column's name.
         if token.token_type == TokenType.NUMBER and "_" in sql[token.start : token.end + 1]:
-            raise Unsure("A number is written with underscores.", position=token.start)
+            raise Unsure("A number is written with underscores.")
     return tokens
 
 
@@ -100,20 +100,8 @@ def _one_query(tree: exp.Expr) -> exp.Expr:
     ):
         return tree
     if isinstance(tree, exp.Query):
-        raise Unsure("Only DuckDB's own parser reads this form of query.", position=None)
+        raise Unsure("Only DuckDB's own parser reads this form of query.")
     word = tree.key.upper() if not isinstance(tree, exp.Command) else str(tree.this).upper()
     if isinstance(tree, (exp.Condition, exp.Alias)):
-        raise Unsure("The statement does not begin like a query.", position=0)
+        raise Unsure("The statement does not begin like a query.")
     raise SqlRefused(f"{word} is not a SELECT.")
-
-
-def _unsure(sql: str, error: ParseError) -> Unsure:
-    first = error.errors[0] if error.errors else {}
-    line, column = first.get("line"), first.get("col")
-    if line is None or column is None:
-        return Unsure(f"Syntax error: {error}", position=None)
-    before = sum(len(text) + 1 for text in sql.split("\n")[: line - 1])
-    near = first.get("highlight") or ""
-    position = min(len(sql), before + max(0, column - len(near)))
-    where = f'at or near "{near}"' if near else "at the end"
-    return Unsure(f"Syntax error {where}, character {position + 1}.", position=position)

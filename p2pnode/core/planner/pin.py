@@ -27,7 +27,7 @@ def pin_names(root: exp.Expr, found: list[Reference], taken: set[str]) -> None:
                 continue
             name = item.name if isinstance(item, exp.Column) else written(item)
             if name is None:
-                raise Unsure("The name of a column is left to DuckDB (an alias helps).", position=None)
+                raise Unsure("The name of a column is left to DuckDB (an alias helps).")
             pinned.append((item, name))
     for item, name in pinned:
         # The item itself moves, not a copy: its tables are known by identity.

@@ -25,7 +25,7 @@ def check_spelling(sql: str, tree: exp.Expr) -> None:
     read, written = _words(sql), _words(render(tree))
     changed = ((read - written).keys() - _MAY_GO) | ((written - read).keys() - _MAY_COME)
     if changed:
-        raise Unsure(f"{', '.join(sorted(changed))} would be read otherwise.", position=None)
+        raise Unsure(f"{', '.join(sorted(changed))} would be read otherwise.")
 
 
 def _words(sql: str) -> Counter[str]:

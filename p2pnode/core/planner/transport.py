@@ -10,9 +10,11 @@ import re
 from collections.abc import Sequence
 
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from p2pnode.core.model import Column
 from p2pnode.core.planner.dialect import render
+from p2pnode.errors import QueryError
 
 _LOST = re.compile(
     r"\b(U?HUGEINT|UUID|JSON|BIT|BITSTRING|ENUM|BIGNUM|VARINT|TIME WITH TIME ZONE|TIMETZ)\b", re.IGNORECASE
@@ -46,10 +48,15 @@ def _goes_as_text(column: Column) -> bool:
 
 
 def restored(column: Column) -> exp.Expr | None:
-    """How the asker turns it back, or None when nothing was lost."""
+    """How the asker turns it back, or None when nothing was lost. Raises QueryError for a type that is none."""
     if not _LOST.search(column.type):
         return None
-    cast = exp.Cast(this=plainly(column), to=exp.DataType.build(column.type, dialect="duckdb"))
+    try:
+        type_ = exp.DataType.build(column.type, dialect="duckdb")
+    except SqlglotError as error:
+        # The type's text came from another peer; only what parses as a type goes into a statement.
+        raise QueryError(f"The type {column.type!r} of column {column.name!r} is unknown.") from error
+    cast = exp.Cast(this=plainly(column), to=type_)
     return exp.alias_(cast, column.name, quoted=True)
 
 
@@ -65,4 +72,4 @@ def restored_sql(columns: Sequence[Column], relation: str) -> str | None:
         return None
     names = map(plainly, columns)
     both = [item or name for item, name in zip(items, names, strict=True)]
-    return render(exp.Select(expressions=both).from_(exp.to_table(relation, quoted=True)))
+    return render(exp.Select(expressions=both).from_(exp.Table(this=exp.to_identifier(relation, quoted=True))))

@@ -81,6 +81,10 @@ PUSHED = [
     "SELECT d + INTERVAL 1 DAY, d + INTERVAL '2' DAY, INTERVAL '1 day', n ** 2, n ^ 2, +n FROM flights WHERE id < 3",
     "SELECT n::VARCHAR, x::FLOAT, CAST(n AS SMALLINT), try_cast(s AS DATE) FROM flights WHERE id < 3",
 
+    "SELECT struct_pack(k := sum(n)) AS q, {'k': k, 'n': max(n)} AS r FROM flights GROUP BY k",
+    "WITH q AS (SELECT count(*) AS c FROM carriers) SELECT k, count(*) FROM flights GROUP BY k",
+    "SELECT k::INTEGER, sum(k::INTEGER) FROM flights GROUP BY k",
+    "-- note\nSELECT /* all */ count(*) FROM flights -- end",
     "SELECT 1 AS one",
     "SELECT * FROM range(3)",
     "VALUES (1, 'x'), (2, 'y')",
@@ -104,6 +108,7 @@ GATHERED = [
     "SELECT DISTINCT zero::VARCHAR FROM flights",
     "SELECT DISTINCT ON (k) k, id FROM flights ORDER BY k, id",
     "SELECT -k AS k, count(*) AS c FROM flights GROUP BY k",
+    "SELECT n AS a, k AS a FROM flights ORDER BY a, id LIMIT 9",
     "SELECT -k AS k, count(*) AS c FROM flights GROUP BY k HAVING k > 2",
     "SELECT id FROM flights LIMIT 10%",
     "SELECT COLUMNS('^(id|k)$') FROM flights WHERE id < 3",
@@ -136,6 +141,9 @@ GATHERED = [
     "SELECT unnest([id, n]) FROM flights WHERE id < 3",
     "SELECT {'a': k}, count(*) FROM flights GROUP BY 1",
     "SELECT [k] AS l, count(*) FROM flights GROUP BY l",
+    "SELECT id FROM flights WHERE s.upper() = 'AB' ORDER BY id LIMIT 3",
+    "SELECT s.upper().lower(), count(*) FROM flights GROUP BY s",
+    "SELECT list_transform([k], lambda n: n + 1) AS q, k FROM flights GROUP BY k",
 ]
 
 #: Read by DuckDB's parser alone.
@@ -203,6 +211,7 @@ def test_names_that_need_quotes(make_swarm: Callable[..., Any]) -> None:
             f"SELECT {column} FROM {table} WHERE {column} > 5 ORDER BY {column} LIMIT 3", ordered=True, pushed=True
         )
     swarm.check(f'SELECT * FROM {table} AS "t t" WHERE "t t"."TWO WORDS" = 3', pushed=True)
+    swarm.check(f'SELECT substring("select"::VARCHAR FROM 1 FOR 1) AS c, "Ünï" FROM {table}')
     swarm.check(f'WITH p_output_0 AS (SELECT 1 AS x) SELECT * FROM p_output_0, {table} WHERE "select" = 4')
 
 
@@ -223,6 +232,7 @@ FROM range(12) r(i)
 def test_types_that_do_not_travel_alike(make_swarm: Callable[..., Any], exact_types: bool) -> None:
     swarm = make_swarm(exact_types=exact_types)
     swarm.add("odd", ODD_TYPES, (5, 9))
+    swarm.add("odd, too", ODD_TYPES.replace("TABLE odd", 'TABLE "odd, too"'), (5, 9))
     columns = [column.name for column in swarm.tables["odd"].columns]
     for column in columns:
         swarm.check(f"SELECT {column} FROM odd WHERE id > 3")
@@ -234,6 +244,10 @@ def test_types_that_do_not_travel_alike(make_swarm: Callable[..., Any], exact_ty
         swarm.check(f"SELECT sum({column}), avg({column}), stddev({column}) FROM odd")
     swarm.check("SELECT st.a, l[1], mp['k'], substring(u::VARCHAR FROM 1 FOR 4) FROM odd")
     swarm.check("WITH q AS (SELECT substring(u::VARCHAR FROM 1 FOR 4) AS c, u, h, e FROM odd) SELECT * FROM q")
+    swarm.check('WITH q AS (SELECT substring(u::VARCHAR FROM 1 FOR 4) AS c, h, e FROM "odd, too") SELECT * FROM q')
+    swarm.check(
+        'SELECT substring(u::VARCHAR FROM 1 FOR 4) AS c, j, bits FROM "odd, too" ORDER BY id LIMIT 2', ordered=True
+    )
     swarm.check("SELECT * FROM odd WHERE id > 100")
     swarm.check("SELECT e, u, h, sum(small) FROM odd WHERE id > 100 GROUP BY ALL")
 
