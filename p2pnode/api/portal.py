@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from p2pnode.api.failures import telling
+from p2pnode.env import Threads
 
 log = structlog.get_logger(__name__)
 
@@ -135,6 +136,13 @@ class Hosted(Generic[N]):
         return self.ended
 
 
+class ThreadsUntilExit(Threads):
+    """Threads, until the interpreter exits: then some Pythons (3.12) start none, and work runs in place."""
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        return work(*args) if _shared.closing else await super().run(work, *args)
+
+
 class _TrioThread:
     """A daemon thread that runs trio for as long as the process lives."""
 
@@ -201,6 +209,8 @@ class _Shared:
         self._pid = 0
         #: Insertion-ordered, so that nodes are stopped in the order they were started.
         self.hosted: dict[Hosted[Any], None] = {}
+        #: The interpreter exits.
+        self.closing = False
 
     def thread(self) -> _TrioThread:
         with self._lock:
@@ -213,6 +223,7 @@ class _Shared:
         """Stop what still runs; called when the interpreter exits."""
         if self._pid != os.getpid():
             return
+        self.closing = True
         ending = [hosted.stop() for hosted in list(self.hosted)]
         _, late = concurrent.futures.wait(ending, timeout=EXIT_S)
         if late:

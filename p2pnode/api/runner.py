@@ -24,9 +24,10 @@ from p2pnode.api.config import DistributedConfig
 from p2pnode.api.failures import one_failure
 from p2pnode.api.home import default_home, machine_node_id
 from p2pnode.api.logs import keep_off_stdout
-from p2pnode.api.portal import Hosted, follow, library, settle
+from p2pnode.api.portal import Hosted, ThreadsUntilExit, follow, library, settle
 from p2pnode.core.model import NodeRole
 from p2pnode.core.settings import Settings
+from p2pnode.env import Env
 from p2pnode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Runner:
     def _opened(self, settings: Settings) -> AbstractAsyncContextManager[Node]:
         from p2pnode.node import open_node
 
-        return open_node(settings)
+        return open_node(settings, Env(executor=ThreadsUntilExit()))
 
     def _clear(self) -> None:
         if self._throwaway:
