@@ -7,6 +7,7 @@ what one DuckDB says alone. This file tells the story; `flights` has the data, `
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -71,8 +72,10 @@ async def run_demo(workers: int = 4, keep: bool = False, output: Literal["table"
         document = _document(story, swarm.nodes)
         _close(story, document)
         if keep:
-            screen.say(f"The swarm stays up until Ctrl-C; join it: [bold]--bootstrap {swarm.nodes[0].addresses[0]}[/]")
-            await trio.sleep_forever()
+            screen.say("The swarm stays up until Ctrl-C. Join it:")
+            screen.say(f"[bold]p2pnode up --bootstrap {swarm.nodes[0].addresses[0]}[/]")
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                await anext(aiter(signals))
     return document
 
 
@@ -145,6 +148,7 @@ async def _ask(
         "equal": same_rows(result.to_arrow(), expected),
         "ms": round(elapsed_s * 1000, 1),
         "rows": len(result),
+        "fragments": len(result.stats["fragments"]),
         "fragment_rows": sum(fragment["rows"] for fragment in result.stats["fragments"]),
         "nodes": sorted({fragment["node_id"] for fragment in result.stats["fragments"]}),
         "bytes_scanned": scanned,
