@@ -158,7 +158,7 @@ class DistributedConfig(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _config_error(error, "configuration") from None
+            raise _config_error(error) from None
 
     @classmethod
     def load(cls, home: Path | None = None, *, file: Path | None = None, **flags: Any) -> DistributedConfig:
@@ -271,7 +271,7 @@ def _from_file(path: Path | None, *, must_exist: bool) -> dict[str, dict[str, An
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: {section} stands outside any section", key=section)
         for key, value in values.items():
-            _check(section, key, value, strict=True, where=str(path))
+            _check(section, key, value, strict=True, where=f"{path}: ")
     return tables
 
 
@@ -280,7 +280,7 @@ def _from_environment() -> dict[str, dict[str, Any]]:
     for name in sorted(os.environ):
         section, separator, key = name.removeprefix("P2PNODE_").partition("__")
         if name.startswith("P2PNODE_") and separator:
-            _check(section.lower(), key.lower(), os.environ[name], strict=False, where=name)
+            _check(section.lower(), key.lower(), os.environ[name], strict=False, where=f"{name}: ")
     for section, model in _SECTIONS.items():
         values = EnvSettingsSource(model)()
         found[section] = {key: value for key, value in values.items() if key in _KEYS[section]}
@@ -296,20 +296,20 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             found["distributed"][name] = value
     for section, values in found.items():
         for key, value in values.items():
-            _check(section, key, value, strict=False, where="flag")
+            _check(section, key, value, strict=False)
     return found
 
 
-def _check(section: str, key: str, value: Any, *, strict: bool, where: str) -> None:
+def _check(section: str, key: str, value: Any, *, strict: bool, where: str = "") -> None:
     if section not in _SECTIONS:
-        raise ConfigError(f"{where}: unknown section [{section}]; known are {', '.join(_SECTIONS)}", key=section)
+        raise ConfigError(f"{where}unknown section [{section}]; known are {', '.join(_SECTIONS)}", key=section)
     if key not in _KEYS[section]:
         raise ConfigError(
-            f"{where}: unknown key {section}.{key}; known are {', '.join(_KEYS[section])}",
+            f"{where}unknown key {section}.{key}; known are {', '.join(_KEYS[section])}",
             key=f"{section}.{key}",
         )
     if isinstance(value, str) and strict and _adapter(section, key)[1]:
-        raise ConfigError(f"{where}: {section}.{key}: must be a list", key=f"{section}.{key}")
+        raise ConfigError(f"{where}{section}.{key}: must be a list", key=f"{section}.{key}")
     try:
         _adapter(section, key)[0].validate_python(value, strict=strict)
     except ValidationError as error:
@@ -331,13 +331,14 @@ def _check_addresses(key: str, texts: Sequence[str], parse: Callable[[str, str],
             raise AddressError(str(error), key=key, index=index) from None
 
 
-def _config_error(error: ValidationError, where: str, key: str = "") -> ConfigError:
+def _config_error(error: ValidationError, where: str = "", key: str = "") -> ConfigError:
     first = error.errors()[0]
     key = key or ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return ConfigError(f"{where}: unknown key {key}", key=key)
+        return ConfigError(f"{where}unknown key {key}", key=key)
     reason = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{where}: {key}: {reason} (got {first['input']!r})", key=key)
+    got = "" if key in _SECRETS else f" (got {first['input']!r})"
+    return ConfigError(f"{where}{key}: {reason}{got}", key=key)
 
 
 def _origin(origin: str, section: str, key: str) -> str:

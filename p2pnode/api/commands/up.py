@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Seconds from the signal to the end, whatever hangs.
 STOP_S = 2.8
+#: Seconds of dialing after which the user hears of it: a wrong address looks like a dead one.
+SLOW_S = 5.0
 
 
 def up(
@@ -123,6 +126,7 @@ async def _serve(settings: Settings, api: Api, as_json: bool) -> None:
     ready, told = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_until_told, ready, told, nursery.cancel_scope)
+        nursery.start_soon(_say_when_slow, ready, settings.bootstrap)
         async with (
             open_node(settings, env) as node,
             serve_api(node, env, host=api.host, port=api.port, token=api.token) as access,
@@ -138,6 +142,17 @@ async def _serve(settings: Settings, api: Api, as_json: bool) -> None:
         nursery.cancel_scope.cancel()
     if as_json:
         output.document({"event": "stopped", "node_id": settings.node_id})
+
+
+async def _say_when_slow(ready: trio.Event, bootstrap: Sequence[str]) -> None:
+    import trio
+
+    from p2pnode.api import output
+
+    with trio.move_on_after(SLOW_S):
+        await ready.wait()
+    if bootstrap and not ready.is_set():
+        output.note(f"p2pnode: nobody answers yet at {', '.join(bootstrap)}; dialing on, Ctrl-C gives up.")
 
 
 async def _until_told(ready: trio.Event, told: trio.Event, everything: trio.CancelScope) -> None:
