@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 #: Statements a run, and the share of them whose work the holders must do (the rest is finished at the asker).
 STATEMENTS = 1200
 PUSHED_SHARE_MIN = 0.6
-SEED = 20240517
 
 
 GROUP_KEYS = [
@@ -204,6 +205,27 @@ class Writer:
             Statement("SELECT k, ok, count(*) FROM flights GROUP BY ROLLUP (k, ok)"),
         )
 
+    def composed(self) -> Statement:
+        """One statement inside another, each with its own conditions."""
+        value = self.value()
+        inner = self.groups().sql if self.rng.random() < 0.5 else self.rows().sql
+        kind = self.pick("JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN")
+        joined = f"flights {kind} (SELECT k AS kk, fee, ok AS fine FROM carriers) c ON flights.k = c.kk"
+        outer = "" if kind in ("SEMI JOIN", "ANTI JOIN") else self.pick("", " AND c.fine", " OR c.fee IS NULL")
+        return self.pick(
+            Statement(f"WITH q AS ({inner}) SELECT count(*) FROM q"),
+            Statement(f"SELECT id, s FROM {joined} WHERE ({self.condition()}){outer}"),
+            Statement(
+                f"SELECT {value} AS v FROM flights{self.where()} UNION ALL SELECT {value} FROM flights{self.where()}"
+            ),
+            Statement(
+                f"SELECT (SELECT {self.aggregate()} FROM flights{self.where()}) AS a, id FROM flights WHERE id < 3"
+            ),
+            Statement(
+                f"SELECT id FROM flights WHERE id IN (SELECT id FROM flights{self.where(1)}) AND {self.condition()}"
+            ),
+        )
+
     def nothing(self) -> Statement:
         return self.pick(
             Statement("SELECT count(*), sum(price), min(s), avg(x) FROM nothing"),
@@ -214,21 +236,32 @@ class Writer:
 
     def statement(self) -> Statement:
         kinds = [self.rows, self.top, self.distinct, self.totals, self.groups, self.over_groups, self.join,
-                 self.nested, self.window, self.whole, self.nothing]  # fmt: skip
-        weights = [18, 12, 5, 14, 26, 6, 8, 4, 3, 3, 1]
+                 self.nested, self.composed, self.window, self.whole, self.nothing]  # fmt: skip
+        weights = [18, 12, 5, 14, 26, 6, 8, 4, 6, 3, 3, 1]
         return self.rng.choices(kinds, weights)[0]()
 
 
-def test_random_statements_equal_one_duckdb(flights: Any, exact_flights: Any) -> None:
-    writer = Writer(random.Random(SEED))
+def compare(seed: int, statements: int, *swarms: Any) -> Counter[str]:
+    """Assert that `statements` random statements are answered alike; count what the plans did."""
+    writer = Writer(random.Random(seed))
     tally: Counter[str] = Counter()
-    while tally["compared"] < STATEMENTS:
+    for index in range(statements):
         statement = writer.statement()
-        swarm = exact_flights if tally["compared"] % 3 == 0 else flights
-        made = swarm.check(statement.sql, ordered=statement.ordered)
-        tally["compared"] += 1
+        made = swarms[index % len(swarms)].check(statement.sql, ordered=statement.ordered)
         tally["pushed"] += made.pushed
         tally["pruned"] += sum(len(scan.shards) for scan in made.scans) < made.shards_total
+    return tally
+
+
+def test_random_statements_equal_one_duckdb(flights: Any, exact_flights: Any) -> None:
+    tally = compare(20240517, STATEMENTS, flights, exact_flights)
     assert tally["pushed"] >= PUSHED_SHARE_MIN * STATEMENTS, tally
     # The mix must exercise pruning too, or it proves nothing about it.
     assert tally["pruned"] > STATEMENTS // 20, tally
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(5))
+def test_many_more_random_statements(flights: Any, exact_flights: Any, seed: int) -> None:
+    compare(seed, 5000, flights, exact_flights)
