@@ -227,6 +227,7 @@ class Node:
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Serve, join (or begin) the swarm, and record that this node is up. For `open_node`."""
+        await self._publisher.clear()
         await self._metadata.open(self.addresses)
         self._metadata.answer_with(self._datasets.answer_proposal, self._datasets.issue_ticket)
         self._transport.on_change(self._health.connection_changed)
@@ -404,6 +405,12 @@ class Node:
         record = await self._datasets.find(name_or_id)
         cids = [shard.cid for shard in record.manifest.shards] if record.manifest else []
         return self._datasets.placed(record, await self._locator.ask_everyone(cids))
+
+    async def should_hold(self, name_or_id: str) -> list[list[str]]:
+        """Node ids that placement names for each shard of the dataset now, best first."""
+        record = await self._datasets.find(name_or_id)
+        named = self._datasets.should_hold(record.manifest) if record.manifest else []
+        return [[self._datasets.node_id_of(peer_id) for peer_id in peers] for peers in named]
 
     async def delete(self, name_or_id: str) -> None:
         """Take a dataset away; a client asks a coordinator to."""

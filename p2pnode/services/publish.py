@@ -59,6 +59,10 @@ class Publisher:
         self._cutting = cutting
         self._alive = alive
 
+    async def clear(self) -> None:
+        """Remove what publishes left behind that ended with the process. Only before the first publish."""
+        await self._env.executor.run(shutil.rmtree, self._cutting, True)  # True: none there is fine
+
     async def publish(
         self,
         dataset: str,

@@ -88,6 +88,7 @@ class Pusher:
         self._limit = trio.CapacityLimiter(transfers_max)
         self._progress = progress
         self._receipts: dict[bytes, list[Receipt]] = {}
+        self._failing: set[str] = set()
         self._pushed_rows = self._pushed_bytes = self._pushed_shards = 0
         self.replicas = policy.replicas if policy.replicas != EVERYWHERE else len(self._members)
         self._refuse_the_impossible()
@@ -167,7 +168,9 @@ class Pusher:
                     receipts.append(await self._push_with_patience(peer_id, cut, ticket))
                 except P2PNodeError as error:
                     failures.append(error)
-                    log.warning("push_failed", peer=peer_id, shard=cut.cid.hex(), why=str(error))
+                    tell = log.info if peer_id in self._failing else log.warning  # one word a peer, not one a shard
+                    tell("push_failed", peer=peer_id, shard=cut.cid.hex(), why=str(error))
+                    self._failing.add(peer_id)
 
         async with together() as nursery:
             for peer_id in holders:
