@@ -164,7 +164,8 @@ class Node:
             env,
             settings,
             self._vitals,
-            my_holdings=lambda: (store.digest, store.cids()),
+            my_digest=lambda: store.digest,
+            my_cids=store.cids,
             held_bytes=lambda: store.bytes,
             members=lambda: self._metadata.catalog.members(),
         )

@@ -47,8 +47,8 @@ _UNKNOWN = dict.fromkeys(("cpu_usage", "memory_usage", "disk_usage", "network_us
 class HealthService:
     """One node's health: `run` until cancelled, `handlers` for the guard.
 
-    `members` gives the catalog's member records, this node's included; `my_holdings` the digest and content
-    ids of what this node holds; `held_bytes` their sum on disk.
+    `members` gives the catalog's member records, this node's included; `my_cids` the content ids of what this node
+    holds, `my_digest` their digest (asked for every ping), `held_bytes` their size on disk.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class HealthService:
         env: Env,
         settings: Settings,
         vitals: Vitals,
-        my_holdings: Callable[[], tuple[bytes, list[bytes]]],
+        my_digest: Callable[[], bytes],
+        my_cids: Callable[[], list[bytes]],
         held_bytes: Callable[[], int],
         members: Callable[[], Sequence[Member]],
     ) -> None:
@@ -69,7 +70,8 @@ class HealthService:
         self._env = env
         self._settings = settings
         self._vitals = vitals
-        self._my_holdings = my_holdings
+        self._my_digest = my_digest
+        self._my_cids = my_cids
         self._held_bytes = held_bytes
         self._members = members
         self._callbacks: list[OnChange] = []
@@ -198,7 +200,7 @@ class HealthService:
         ping = words.Ping(
             incarnation=self._detector.incarnation,
             claims=self._detector.claims_for(peer_id),
-            holdings=self._my_holdings()[0],
+            holdings=self._my_digest(),
         )
         answer, _ = await self._peers.ask(peer_id, words.HEALTH, ping, timeout_s=timeout_s)
         assert isinstance(answer, words.Pong)
@@ -262,7 +264,7 @@ class HealthService:
         pong = words.Pong(
             incarnation=self._detector.incarnation,
             claims=self._detector.claims_for(peer_id),
-            holdings=self._my_holdings()[0],
+            holdings=self._my_digest(),
         )
         self._perform(commands)
         await exchange.send(pong)
@@ -287,7 +289,7 @@ class HealthService:
 
     async def _on_ask_holdings(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         assert isinstance(request, words.AskHoldings)
-        digest, cids = self._my_holdings()
+        digest, cids = self._my_digest(), self._my_cids()
         payload = b"" if request.digest == digest else pack_holdings(cids)
         await exchange.send(words.Holdings(digest=digest, count=len(cids)), payload)
 
@@ -304,7 +306,7 @@ class HealthService:
             network_usage=sample.network_usage,
             loop_lag_ms=self._vitals.lag_s * 1000,
             uptime_s=self._vitals.uptime_s,
-            shards=len(self._my_holdings()[1]),
+            shards=len(self._my_cids()),
             shard_bytes=self._held_bytes(),
             process_rss_bytes=sample.process_rss_bytes,
         )

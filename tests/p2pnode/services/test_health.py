@@ -73,7 +73,8 @@ class Network:
             Env(),
             Settings(home=Path(), node_id=name),
             FakeVitals(),  # type: ignore[arg-type]
-            my_holdings=lambda: (holdings_digest(cids), list(cids)),
+            my_digest=lambda: holdings_digest(cids),
+            my_cids=lambda: list(cids),
             held_bytes=lambda: 1000 * len(cids),
             members=lambda: self.members,
         )
