@@ -36,8 +36,8 @@ class Client:
             trust_env=False,  # a proxy has no business between a node and its owner
         )
 
-    def get(self, *parts: str) -> Any:
-        return self._call("GET", parts)
+    def get(self, *parts: str, **query: str) -> Any:
+        return self._call("GET", parts, query)
 
     def delete(self, *parts: str) -> Any:
         return self._call("DELETE", parts)
@@ -81,9 +81,9 @@ class Client:
             part.unlink(missing_ok=True)
         return to.stat().st_size
 
-    def _call(self, method: str, parts: tuple[str, ...]) -> Any:
+    def _call(self, method: str, parts: tuple[str, ...], query: dict[str, str] | None = None) -> Any:
         with self._reaching():
-            response = self._http.request(method, _path(parts))
+            response = self._http.request(method, _path(parts), params=query)
         _raise_named(response)
         return response.json()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from p2pnode import __version__
@@ -83,6 +84,20 @@ def published(found: Published) -> dict[str, Any]:
             for shard in found.shards
         ],
     }
+
+
+def explained(found: Published, named: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """`published`, with each holder's reason and who is named by placement but does not hold it (yet)."""
+    document = published(found)
+    for shard, holders in zip(document["shards"], named, strict=True):
+        shard["why"] = {
+            holder: f"placement names it, {holders.index(holder) + 1} of {len(holders)}"
+            if holder in holders
+            else "a copy from an earlier version or membership"
+            for holder in shard["holders"]
+        }
+        shard["lacking"] = [holder for holder in holders if holder not in shard["holders"]]
+    return document
 
 
 def progress(step: Progress) -> dict[str, Any]:

@@ -157,8 +157,11 @@ def _dataset_routes(router: APIRouter, node: Node, env: Env) -> None:
         )
 
     @router.get("/datasets/{name}")
-    async def show(name: str) -> Response:
-        return Document(documents.published(await node.placed(name)))
+    async def show(name: str, explain: bool = False) -> Response:
+        found = await node.placed(name)
+        if explain:
+            return Document(documents.explained(found, await node.should_hold(name)))
+        return Document(documents.published(found))
 
     @router.delete("/datasets/{name}")
     async def delete(name: str) -> Response:

@@ -65,6 +65,10 @@ def test_a_datasets_life(swarm: LocalSwarm, numbers: Path, tmp_path: Path) -> No
         ]
         assert answer["stats"]["coverage"] == 1.0
 
+    for shard in p2pnode(*at(worker), "dataset", "show", "life", "--explain")["shards"]:
+        assert all(why.startswith("placement names it") for why in shard["why"].values())
+        assert shard["lacking"] == []
+
     shard = published["shards"][4]
     out = tmp_path / "shard.parquet"
     p2pnode(*at(client), "dataset", "get", "life", shard["shard_id"], "--out", str(out))

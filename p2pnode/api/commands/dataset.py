@@ -90,12 +90,17 @@ def ls(context: typer.Context) -> None:
 
 
 @app.command("show")
-def show(context: typer.Context, name: Annotated[str, typer.Argument(help="Name or id.")]) -> None:
-    """A dataset's shards, and who is verified to hold each of them now."""
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name or id.")],
+    explain: Annotated[bool, typer.Option("--explain", help="Also why each holder is one.")] = False,
+) -> None:
+    """A dataset's shards, and who is verified to hold each now."""
     from p2pnode.api import output
 
     session = Session.of(context)
-    found = session.client().get("datasets", name)
+    client = session.client()
+    found = client.get("datasets", name, explain="true") if explain else client.get("datasets", name)
     if session.json:
         output.document(found)
         return
@@ -107,6 +112,15 @@ def show(context: typer.Context, name: Annotated[str, typer.Argument(help="Name 
             for shard in found["shards"]
         ],
     )
+    if explain:
+        output.table(
+            ("shard_id", "node_id", "why"),
+            [
+                [shard["shard_id"], node_id, why]
+                for shard in found["shards"]
+                for node_id, why in (*shard["why"].items(), *((lacking, "LACKS IT") for lacking in shard["lacking"]))
+            ],
+        )
 
 
 @app.command("rm")

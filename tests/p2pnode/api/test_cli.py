@@ -96,6 +96,11 @@ def test_a_datasets_life(shell: Shell, tmp_path: Path) -> None:
     assert (published["name"], published["rows"], len(published["shards"])) == ("trips", 2, 2)
     assert set(published["shards"][0]) == {"shard_id", "cid", "rows", "bytes", "holders"}
     assert shell.json("dataset", "show", "trips") == published
+    explained = shell.json("dataset", "show", "trips", "--explain")["shards"]
+    assert [(list(shard["why"]), shard["lacking"]) for shard in explained] == [(["ada"], ["other"])] * 2
+    assert "2 of 2" in explained[0]["why"]["ada"]
+    assert "earlier" in explained[1]["why"]["ada"]
+    assert "LACKS IT" in shell("dataset", "show", "trips", "--explain")[1]
     assert [each["name"] for each in shell.json("dataset", "ls")] == ["trips"]
     answer = shell.json("query", "SELECT * FROM trips")
     assert [Path(path).is_absolute() for [path] in answer["rows"]] == [True, True]  # the node may stand elsewhere

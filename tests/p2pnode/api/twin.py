@@ -150,6 +150,9 @@ class Node:
         record = await self.dataset(name_or_id)
         return Published(record, self._shards.get(record.dataset_id, ()))
 
+    async def should_hold(self, name_or_id: str) -> list[list[str]]:
+        return [["other", self.node_id], ["other"]]
+
     async def delete(self, name_or_id: str) -> None:
         del self._records[(await self.dataset(name_or_id)).dataset_id]
 
