@@ -146,19 +146,26 @@ class HealthService:
 
     async def run(self) -> None:
         """Detect failures and follow holdings until cancelled."""
-        known: tuple[str, ...] = ()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for peer_id in self._peers.connected():
-                self._perform(self._detector.connected(peer_id, self._now()))
-            while True:
-                present = tuple(member.peer_id for member in self._members() if not member.left)
-                if present != known:
-                    known = present
-                    self._perform(self._detector.set_members(present, self._now()))
-                self._perform(self._detector.tick(self._now(), self._vitals.lag_s))
-                self._holdings.expire(self._now())
-                await trio.sleep(self._settings.probe_s / TICKS_PER_PERIOD)
+            try:
+                await self._detect()
+            finally:
+                # The transport tells of connections that fall after this, too; nothing more is to be done about them.
+                self._nursery = None
+
+    async def _detect(self) -> None:
+        known: tuple[str, ...] = ()
+        for peer_id in self._peers.connected():
+            self._perform(self._detector.connected(peer_id, self._now()))
+        while True:
+            present = tuple(member.peer_id for member in self._members() if not member.left)
+            if present != known:
+                known = present
+                self._perform(self._detector.set_members(present, self._now()))
+            self._perform(self._detector.tick(self._now(), self._vitals.lag_s))
+            self._holdings.expire(self._now())
+            await trio.sleep(self._settings.probe_s / TICKS_PER_PERIOD)
 
     def connection_changed(self, peer_id: str, connected: bool) -> None:
         """The transport's word that a peer's first connection appeared or its last one went."""
@@ -178,7 +185,7 @@ class HealthService:
         return self._env.clock.now()
 
     def _perform(self, commands: list[Command]) -> None:
-        if self._nursery is None:  # not running yet: the first ticks ask everybody anyway
+        if self._nursery is None:  # not running yet, or no more: the first ticks ask everybody anyway
             return
         for command in commands:
             match command:

@@ -282,9 +282,7 @@ EVENTS = st.one_of(
     st.tuples(
         st.just("hear"),
         st.sampled_from(PEERS),
-        st.lists(
-            st.builds(Claim, st.sampled_from(PEERS), st.sampled_from(STATES), st.integers(0, 4)), max_size=5
-        ),
+        st.lists(st.builds(Claim, st.sampled_from(PEERS), st.sampled_from(STATES), st.integers(0, 4)), max_size=5),
     ),
     st.tuples(st.just("members"), st.sets(st.sampled_from(PEERS)), st.none()),
 )

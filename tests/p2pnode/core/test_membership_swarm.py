@@ -115,9 +115,7 @@ class Swarm:
 
     def views(self, of: str) -> set[State | None]:
         """How the others who live see that one."""
-        return {
-            self.detectors[name].state_of(of) for name in self.names if name != of and name not in self.dead
-        }
+        return {self.detectors[name].state_of(of) for name in self.names if name != of and name not in self.dead}
 
     def deaths(self, of: str) -> dict[str, float]:
         """When each observer first declared that one dead."""
@@ -457,9 +455,7 @@ def heals(kind: type[Detector]) -> None:
         (ForgetsTheDead, heals),
     ],
 )
-def test_a_planted_defect_breaks_its_promise(
-    defect: type[Detector], promise: Callable[[type[Detector]], None]
-) -> None:
+def test_a_planted_defect_breaks_its_promise(defect: type[Detector], promise: Callable[[type[Detector]], None]) -> None:
     promise(Detector)
     with pytest.raises(AssertionError):
         promise(defect)

@@ -49,6 +49,11 @@ class Twin:
     silent: bool = False
     asked: list[Message] = field(default_factory=list)
     refuses: bool = False
+    life: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    async def run(self) -> None:
+        with self.life:
+            await self.service.run()
 
 
 class Network:
@@ -79,7 +84,7 @@ class Network:
             members=lambda: self.members,
         )
         wire.twin = self.twins[peer_id] = Twin(name, service, detector, holdings, cids)
-        self._nursery.start_soon(service.run)
+        self._nursery.start_soon(self.twins[peer_id].run)
 
     @staticmethod
     def peer_id(name: str) -> str:
@@ -326,3 +331,28 @@ async def test_nobody_pings_a_client_and_a_stranger_named_in_a_probe_is_not_dial
     answer = asker.next_event()
     assert isinstance(answer, Received)
     assert answer.message == Probed(answered=False)
+
+
+@pytest.mark.trio
+async def test_waiting_for_doubt_ends_with_the_first_suspicion(
+    network: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    swarm = network()
+    await trio.sleep(3)
+    swarm.kill("dan")
+    began = trio.current_time()
+    await swarm["ann"].service.until_doubtful(swarm.peer_id("dan"))
+    assert trio.current_time() - began < 0.5
+    assert swarm["ann"].service.state_of(swarm.peer_id("dan")) is State.SUSPECT
+
+
+@pytest.mark.trio
+async def test_connections_that_fall_while_the_node_stops_are_nobody_s_concern(
+    network: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    swarm = network()
+    await trio.sleep(3)
+    swarm["ann"].life.cancel()
+    await trio.sleep(0.1)
+    swarm["ann"].service.connection_changed(swarm.peer_id("bob"), False)
+    await trio.sleep(5)
