@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -202,7 +203,9 @@ class LocalSwarm:
         options: Sequence[str] = (),
     ) -> None:
         self._temporary = base_dir is None
-        self.base_dir = Path(base_dir if base_dir is not None else tempfile.mkdtemp(prefix="p2pnode-swarm-"))
+        if base_dir is None:
+            base_dir = Path(tempfile.gettempdir()) / f"p2pnode-swarm-{secrets.token_hex(6)}"
+        self.base_dir = Path(base_dir).absolute()
         counts = {
             NodeRole.COORDINATOR: coordinators,
             NodeRole.HYBRID: hybrids,
@@ -219,7 +222,7 @@ class LocalSwarm:
         self._managers: list[DistributedDatasetManager] = []
 
     async def __aenter__(self) -> LocalSwarm:
-        self.base_dir.mkdir(parents=True, exist_ok=True)
+        self.base_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             first, *others = self.nodes
             await first.start()
