@@ -139,7 +139,9 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         folded = name.lower()
         if not name or "\x00" in name or len(name) > 1024:
-            raise UsageError(f"column name {name[:40]!r} is empty, too long, or has a NUL in it")
+            raise UsageError(
+                f"column name {name[:40]!r} is empty, too long, or has a NUL in it", advice="Rename the column."
+            )
         if folded.startswith(RESERVED_PREFIX):
             raise UsageError(
                 f"column name {name!r} is reserved",

@@ -152,7 +152,12 @@ class Asker:
             return await self._plan_as_known(question, without)
         except NotFound:
             await self._datasets.refresh()
+        try:
             return await self._plan_as_known(question, without)
+        except NotFound as error:
+            if error.details.get("near") or "dataset" not in error.details:
+                raise
+            raise self._datasets.unknown(error.details["dataset"]) from None
 
     async def _plan_as_known(self, question: _Question, without: frozenset[bytes]) -> Plan:
         def resolve(name: str) -> TableInfo | None:

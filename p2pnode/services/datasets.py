@@ -130,11 +130,14 @@ class Datasets:
             await self._metadata.refresh()
             found = self.known(name_or_id)
         if found is None:
-            names = [record.name for record in self.all()]
-            near = get_close_matches(name_or_id, names, n=3)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise NotFound(f"There is no dataset {name_or_id!r}.{hint}", near=near)
+            raise self.unknown(name_or_id)
         return found
+
+    def unknown(self, name: str) -> NotFound:
+        """The error for a name that is no dataset's, with those that it may have been meant for."""
+        near = get_close_matches(name, [record.name for record in self.all()], n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        return NotFound(f"There is no dataset {name!r}.{hint}", dataset=name, near=near)
 
     async def manifest(self, version: bytes) -> Manifest:
         """A version of any dataset by its content id, after one round of sync if it is not here. Raises NotFound."""
@@ -353,6 +356,7 @@ class Datasets:
         failure: P2PNodeError | None = None
         for member in sorted(defining, key=lambda member: (not self._alive(member.peer_id), member.peer_id)):
             try:
+                await self._peers.connect(member.peer_id)  # the user's wish is worth a dial, whatever failed just now
                 return await ask(member.peer_id)
             except P2PNodeError as error:
                 if not error.retryable:

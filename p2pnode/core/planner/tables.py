@@ -129,4 +129,4 @@ def not_found(name: str, near_to: list[str]) -> NotFound:
     """The error for a name in FROM that is nothing; `near_to` are names it may have been meant for."""
     near = difflib.get_close_matches(name, near_to, n=3)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    return NotFound(f"There is no dataset called {name!r}.{hint}", dataset=name)
+    return NotFound(f"There is no dataset called {name!r}.{hint}", dataset=name, near=near)
