@@ -139,7 +139,9 @@ class Gatherer:
             SqlRefused: the statement itself is at fault; another replica would say the same.
             Timeout: the deadline passed.
         """
-        wanted = [Wanted(index, table.shards[index].cid, table.shards[index].rows) for index in scan.shards]
+        wanted = [
+            Wanted(index, table.shards[index].cid, table.shards[index].rows, len(scan.columns)) for index in scan.shards
+        ]
         answer = ScanAnswer()
         search = _Search()
         for attempt in range(ROUNDS_MAX):

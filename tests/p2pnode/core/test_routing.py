@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pnode.core.routing import HOLDER_COST_ROWS, Wanted, route
+from p2pnode.core.routing import HOLDER_COST_CELLS, Wanted, route
 
 PEERS = ["a", "b", "c", "d"]
 
@@ -32,7 +32,7 @@ def test_every_shard_goes_to_one_holder_or_is_missing(
 
 
 def test_rows_are_spread_evenly_over_replicas() -> None:
-    wanted = [Wanted(index, bytes([index]), HOLDER_COST_ROWS) for index in range(12)]
+    wanted = [Wanted(index, bytes([index]), HOLDER_COST_CELLS) for index in range(12)]
     routes = route(wanted, {shard.cid: PEERS[:3] for shard in wanted})
     counts = [len(shards) for shards in routes.by_peer.values()]
     assert len(counts) == 3
@@ -45,8 +45,13 @@ def test_little_work_does_not_trouble_every_holder() -> None:
     assert len(route(wanted, holders).by_peer) <= 2
 
 
+def test_rows_that_are_only_counted_cost_nothing_to_read() -> None:
+    wanted = [Wanted(index, bytes([index]), 10_000_000, columns=0) for index in range(16)]
+    assert len(route(wanted, {shard.cid: PEERS for shard in wanted}).by_peer) == 1
+
+
 def test_shards_with_one_holder_are_settled_before_those_with_a_choice() -> None:
-    wanted = [Wanted(0, b"0", 2 * HOLDER_COST_ROWS), Wanted(1, b"1", 2 * HOLDER_COST_ROWS)]
+    wanted = [Wanted(0, b"0", 2 * HOLDER_COST_CELLS), Wanted(1, b"1", 2 * HOLDER_COST_CELLS)]
     routes = route(wanted, {b"0": ["a", "b"], b"1": ["a"]})
     assert [shard.index for shard in routes.by_peer["a"]] == [1]
     assert [shard.index for shard in routes.by_peer["b"]] == [0]
