@@ -40,9 +40,7 @@ def receipt(holder: str, *, rows: int = 10, cid: bytes = CID) -> Receipt:
 
 
 def draft(*receipts: Receipt, order: tuple[bytes, ...] = (CID,)) -> VersionDraft:
-    return VersionDraft(
-        "ds-x", "parquet", b"schema", 3, {"strategy": "consistent_hash"}, False, order, {CID: receipts}
-    )
+    return VersionDraft("ds-x", "parquet", b"schema", 3, {"strategy": "consistent_hash"}, False, order, {CID: receipts})
 
 
 def test_a_draft_survives_the_wire_with_its_proofs() -> None:

@@ -33,9 +33,7 @@ def issued(wall: float = 1000.0) -> bytes:
 def opened(
     wire: bytes, *, client: str = "client", cid: bytes = CID, wall: float = 1001.0, known: bool = True
 ) -> tickets.Ticket:
-    return tickets.check(
-        wire, client=client, cid=cid, wall=wall, verify=verify, may_define=lambda peer: known
-    )
+    return tickets.check(wire, client=client, cid=cid, wall=wall, verify=verify, may_define=lambda peer: known)
 
 
 def test_a_good_ticket_opens() -> None:
