@@ -29,7 +29,7 @@ from p2pnode.core.settings import Settings
 from p2pnode.env import Env
 from p2pnode.env.net import Transport
 from p2pnode.env.together import together
-from p2pnode.errors import AddressError, NotFound, SwarmUnreachable, UsageError
+from p2pnode.errors import AddressError, NotFound, P2PNodeError, SwarmUnreachable, UsageError
 from p2pnode.net.guard import Guard
 from p2pnode.net.host import open_transport
 from p2pnode.net.peers import Peers
@@ -246,12 +246,18 @@ class Node:
         for task in (self._metadata.run, self._health.run, self._joining.run):
             nursery.start_soon(task)
         nursery.start_soon(keep_sweeping, self.env, self._store, self._datasets)
-        if self.role.stores:
-            nursery.start_soon(self._runner.warm)  # the first query should not pay for it
+        nursery.start_soon(self._warm_up)
         if self._has_bootstrap or knew_swarm:
             await self._until_joined(knew_swarm)
         if self.role.is_member:
             await self._metadata.announce()
+
+    async def _warm_up(self) -> None:
+        """Start the first SQL process now: the first query should not pay for it."""
+        try:
+            await self._runner.warm()
+        except P2PNodeError as error:
+            log.warning("sql_not_warm", why=str(error))  # the first query will say so again, to somebody
 
     async def _begin_swarm(self) -> None:
         if not self.role.is_member:

@@ -29,10 +29,13 @@ def main(descriptor: int) -> None:
     gc.collect()
     gc.freeze()
     while True:
-        request, descriptors, _flags, _address = socket.recv_fds(control, len(FORK), 1)
-        if request != FORK:
-            return
-        _fork(control, descriptors[0])
+        try:
+            request, descriptors, _flags, _address = socket.recv_fds(control, len(FORK), 1)
+            if request != FORK:
+                return
+            _fork(control, descriptors[0])
+        except ConnectionError:
+            return  # the node was killed while we forked for it
 
 
 def _fork(control: socket.socket, descriptor: int) -> None:
