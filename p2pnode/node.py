@@ -9,7 +9,7 @@ the background is a child of the nursery and dies with it, within 3 s.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from p2pnode.net.guard import Guard
 from p2pnode.net.host import open_transport
 from p2pnode.net.peers import Peers
 from p2pnode.query.runner import SqlRunner
-from p2pnode.services.ask import Answer, Asker
+from p2pnode.services.ask import Asker
 from p2pnode.services.datasets import Datasets, Published
 from p2pnode.services.doctor import Findings
 from p2pnode.services.fetch import Fetcher
@@ -44,7 +44,6 @@ from p2pnode.services.joining import JoiningService
 from p2pnode.services.locate import Locator
 from p2pnode.services.metadata import MetadataService
 from p2pnode.services.publish import Publisher
-from p2pnode.services.push import Progress
 from p2pnode.services.query import FragmentService
 from p2pnode.services.shard_transfer import ShardTransferService
 from p2pnode.services.sweep import keep_sweeping
@@ -194,7 +193,10 @@ class Node:
         self._publisher = Publisher(
             env, settings, self._datasets, self._transfer, settings.home / "cutting", alive=self._is_alive
         )
-        self._asker = self._build_asker()
+        #: Deeds that are wholly one part's; see there.
+        self.publish = self._publisher.publish
+        asker = self._build_asker()
+        self.query, self.explain = asker.query, asker.explain
         self._fetcher = Fetcher(env, self._transfer, self._locator)
         self._joining = JoiningService(
             env,
@@ -369,36 +371,6 @@ class Node:
         """A new dataset, known here at once and to the swarm with the first publish. Raises RoleError, UsageError."""
         return self._datasets.define_locally(name, description, schema, dataset_id)
 
-    async def publish(
-        self,
-        dataset: str,
-        data: Any,
-        *,
-        create: bool = False,
-        format: str = "parquet",
-        shard_rows: int | None = None,
-        replicas: int | None = None,
-        strategy: str = "consistent_hash",
-        preferences: Sequence[Mapping[str, Any]] | None = None,
-        min_regions: int | None = None,
-        append: bool = False,
-        progress: Callable[[Progress], None] | None = None,
-    ) -> Published:
-        """See `services.publish.Publisher.publish`."""
-        return await self._publisher.publish(
-            dataset,
-            data,
-            create=create,
-            format=format,
-            shard_rows=shard_rows,
-            replicas=replicas,
-            strategy=strategy,
-            preferences=preferences,
-            min_regions=min_regions,
-            append=append,
-            progress=progress,
-        )
-
     async def dataset(self, name_or_id: str) -> DatasetRecord:
         """The dataset; one round of sync before NotFound."""
         return await self._datasets.find(name_or_id)
@@ -445,24 +417,6 @@ class Node:
         if member is None:
             raise NotFound(f"There is no node {node_id!r}.")
         return member.peer_id
-
-    # -- questions -------------------------------------------------------------------------------------------
-
-    async def query(
-        self,
-        sql: str,
-        *,
-        dataset: str | None = None,
-        on_missing: str = "error",
-        timeout_s: float | None = None,
-        at: str | None = None,
-    ) -> Answer:
-        """See `services.ask.Asker.query`."""
-        return await self._asker.query(sql, dataset=dataset, on_missing=on_missing, timeout_s=timeout_s, at=at)
-
-    async def explain(self, sql: str, *, dataset: str | None = None) -> dict[str, Any]:
-        """See `services.ask.Asker.explain`."""
-        return await self._asker.explain(sql, dataset=dataset)
 
     # -- health ----------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def demo(
     import trio
 
     from p2pnode.api import output
-    from p2pnode.api.failures import one_failure
+    from p2pnode.env.together import one_failure
     from simulations.demo import run_demo
 
     session = Session.of(context)
@@ -79,7 +79,7 @@ def local_up(
     """
     import trio
 
-    from p2pnode.api.failures import one_failure
+    from p2pnode.env.together import one_failure
 
     counts = counted(count, roles)
     with one_failure():

@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from p2pnode import __version__
 from p2pnode.api import documents
-from p2pnode.api.failures import one_failure
 from p2pnode.api.http_streams import FileAnswer, PublishAnswer
 from p2pnode.api.json import encode
 from p2pnode.core.cid import cid_text
 from p2pnode.core.model import EVERYWHERE
 from p2pnode.env import Env
+from p2pnode.env.together import one_failure
 from p2pnode.errors import NotFound, P2PNodeError, UsageError
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from p2pnode.api import documents
-from p2pnode.api.failures import telling
 from p2pnode.api.json import encode
 from p2pnode.env import Env
+from p2pnode.env.together import telling
 from p2pnode.errors import P2PNodeError
 
 if TYPE_CHECKING:

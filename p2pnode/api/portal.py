@@ -21,8 +21,8 @@ from typing import Any, Generic, TypeVar
 import structlog
 import trio
 
-from p2pnode.api.failures import telling
 from p2pnode.env import Threads
+from p2pnode.env.together import telling
 
 log = structlog.get_logger(__name__)
 

@@ -21,13 +21,13 @@ import trio
 
 from bootstrap.address import is_loopback
 from p2pnode.api.config import DistributedConfig
-from p2pnode.api.failures import one_failure
 from p2pnode.api.home import default_home, machine_node_id
 from p2pnode.api.logs import keep_off_stdout
 from p2pnode.api.portal import Hosted, ThreadsUntilExit, follow, library, settle
 from p2pnode.core.model import NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
+from p2pnode.env.together import one_failure
 from p2pnode.errors import UsageError
 
 if TYPE_CHECKING:

@@ -105,8 +105,8 @@ def _run(session: Session, settings: Settings, api: Api) -> None:
 
     import p2pnode.api.http
     import p2pnode.node  # noqa: F401
-    from p2pnode.api.failures import one_failure
     from p2pnode.api.logs import to_stderr
+    from p2pnode.env.together import one_failure
 
     level = logging.DEBUG if session.verbose else logging.ERROR if session.quiet else logging.WARNING
     to_stderr(level, as_json=session.json)
