@@ -154,20 +154,7 @@ class Node:
         self._holdings = Holdings()
         self._vitals = Vitals(env, settings.home)
         self._metadata = MetadataService(self._net, events, identity, env, settings)
-        self._health = HealthService(
-            self._net,
-            Detector(
-                identity.peer_id, env.rng, probe_s=settings.probe_s, relays=RELAYS if settings.role.is_member else 0
-            ),
-            self._holdings,
-            env,
-            settings,
-            self._vitals,
-            my_digest=lambda: store.digest,
-            my_cids=store.cids,
-            held_bytes=lambda: store.bytes,
-            members=lambda: self._metadata.catalog.members(),
-        )
+        self._health = self._build_health()
         self._datasets = Datasets(
             env, identity, settings.role, self._metadata, self._net, self._holdings, alive=self._is_alive
         )
@@ -204,6 +191,21 @@ class Node:
             Joining(identity.peer_id, bootstrap, env.rng),
             greet=self._metadata.greet,
             wanted=self._wanted_peers,
+        )
+
+    def _build_health(self) -> HealthService:
+        relays = RELAYS if self.role.is_member else 0  # members do not ping for a client
+        return HealthService(
+            self._net,
+            Detector(self.peer_id, self.env.rng, probe_s=self.settings.probe_s, relays=relays),
+            self._holdings,
+            self.env,
+            self.settings,
+            self._vitals,
+            my_digest=lambda: self._store.digest,
+            my_cids=self._store.cids,
+            held_bytes=lambda: self._store.bytes,
+            members=lambda: self._metadata.catalog.members(),
         )
 
     def _build_asker(self) -> Asker:
