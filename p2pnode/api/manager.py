@@ -159,7 +159,6 @@ class DistributedDatasetManager:
         replication_factor: int | Literal["all"] | None = None,
         placement_strategy: Literal["consistent_hash", "balanced_load"] | None = None,
         node_preferences: Sequence[Mapping[str, Any]] | None = None,
-        geo_config: Mapping[str, Any] | None = None,
         *,
         append: bool = False,
         min_regions: int | None = None,
@@ -183,7 +182,7 @@ class DistributedDatasetManager:
             replicas=EVERYWHERE if replication_factor == "all" else replication_factor,
             strategy=placement_strategy or ("balanced_load" if balanced else "consistent_hash"),
             preferences=None if node_preferences is None else [dict(wish) for wish in node_preferences],
-            min_regions=min_regions or _min_regions(geo_config),
+            min_regions=min_regions,
             # A client cannot define; its coordinator does that for it, with the publish.
             create=self.role is NodeRole.CLIENT and not _id(dataset_id).startswith(_DATASET_ID_PREFIX),
             append=append,
@@ -294,14 +293,6 @@ def _new_dataset_id() -> str:
     """Minted here rather than by the node, so that it can be used before the node runs."""
     text = base64.b32encode(secrets.token_bytes(DATASET_ID_BYTES)).decode().lower()
     return _DATASET_ID_PREFIX + text[:_DATASET_ID_CHARS]
-
-
-def _min_regions(geo_config: Mapping[str, Any] | None) -> int | None:
-    policy = (geo_config or {}).get("replication_policy") or {}
-    count = policy.get("min_regions")
-    if count is not None and (not isinstance(count, int) or count < 1):
-        raise UsageError(f"geo_config: min_regions {count!r} is not a count", advice="Give a number from 1.")
-    return count
 
 
 def _id(dataset: str | Dataset) -> str:

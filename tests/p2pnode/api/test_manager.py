@@ -201,7 +201,7 @@ def test_options_reach_the_node_and_defaults_come_from_the_configuration(twin: M
             placement_strategy="consistent_hash",
             replication_factor=2,
             node_preferences=[{"node_id": "w", "preference": 0.8}],
-            geo_config={"regions": {}, "replication_policy": {"min_regions": 2}},
+            min_regions=2,
             append=True,
         )
         (_, plain), (_, chosen) = twin.Node.latest.calls
