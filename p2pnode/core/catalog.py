@@ -4,8 +4,8 @@ The fold depends on the set alone, never on the order in which events came; `app
 
 - A member is what its own last `up` or `leave` says, last by (height, id). Of several present members with
   one node_id the one that claimed it first since it came keeps it; the others are found by peer id.
-- A dataset exists as long as one of its define or version events is not named by a delete: deletes take away
-  what their author had seen, so a concurrent addition wins. Of two with one name the earlier claim has it.
+- A dataset exists as long as one of its define events, or a version that stands, is not named by a delete: deletes
+  take away what their author had seen, so a concurrent addition wins. Of two with one name the earlier claim has it.
 - A version takes the place of those it names in `over`; those whose place nobody took are its *tips*. Tips
   that only add shards to one common root fold to their union. Otherwise the highest tip (height, id) wins,
   with those that unite with it, and the rest stay visible as siblings (`versions` does this).
@@ -60,7 +60,7 @@ class _Dataset:
         return {order: said for order, said in self.defines.items() if order[1] not in self.deleted}
 
     def exists(self) -> bool:
-        return bool(self.defines) and bool(self.live_defines() or self.history.events - self.deleted)
+        return bool(self.defines) and bool(self.live_defines() or self.history.tips(self.deleted))
 
     def claim(self) -> tuple[_Order, records.Definition]:
         """What is said of it now, and since when it has its name."""

@@ -48,11 +48,6 @@ class VersionHistory:
         #: Several tips -> what they fold to. Emptied as soon as it may be stale.
         self._unions: dict[_Tips, Folded] = {}
 
-    @property
-    def events(self) -> AbstractSet[bytes]:
-        """Ids of the version events."""
-        return self._versions.keys()
-
     def add(self, order: tuple[int, bytes], version: Version) -> None:
         event_id = order[1]
         if event_id in self._superseded:

@@ -274,6 +274,8 @@ def test_deleting_the_last_version_brings_no_older_one_back(writers):
     a.publish(1)
     a.publish(2)
     a.delete()
+    assert a.catalog.dataset("ds-1") is None, "the version that the last one replaced is no reason to exist"
+    assert a.catalog.datasets() == []
     a.define()
     assert a.shards() is None
 
