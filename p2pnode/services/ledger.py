@@ -155,11 +155,14 @@ class Ledger:
             for block in records.blocks_of(event):
                 if block not in stored and await self._log.block(block) is None:
                     raise UsageError(f"Block {cid_text(block)} must be given with the event that names it.")
+            for cid, block in stored.items():
+                await self._remember(cid, block)
             # What it stands on goes with it, if it is not on disk yet: the file never holds a child alone.
             admitted = list(self._volatile.values())
             await self._log.append([*admitted, event], stored)
-            for cid, block in stored.items():
-                await self._remember(cid, block)
+            # No await from here on. An event on disk that the clock missed would have its place taken by the next one:
+            # a fork by this node's own hand, which costs it its voice for good.
+            for cid in stored:
                 clock.add_block(cid)
             self._note(clock.add(event))
             self._let_count([*admitted, event])

@@ -71,6 +71,33 @@ async def test_a_home_opened_again_knows_what_it_knew(tmp_path):
     await log.close()
 
 
+async def test_a_write_that_is_cancelled_when_it_is_on_disk_counts_and_forks_nothing(tmp_path, monkeypatch):
+    ledger, log = await founded(tmp_path / "a")
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    body = records.version_body(records.Version(record_cid(block)))
+    await ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    append = log.append
+
+    async def then_cancelled(*args):
+        await append(*args)
+        scope.cancel()
+
+    with trio.CancelScope() as scope:
+        monkeypatch.setattr(log, "append", then_cancelled)
+        await ledger.write(records.VERSION, "ds-1", body, [block])
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    monkeypatch.undo()
+    await ledger.write(records.DEFINE, "ds-2", records.define_body(records.Definition("trains")))
+    before = summary(ledger)
+    await log.close()
+    again, log = await opened(tmp_path / "a")
+    assert again.clock.forks() == []
+    assert summary(again) == before
+    assert [record.name for record in again.catalog.datasets()] == ["flights", "trains"]
+    await log.close()
+
+
 async def test_a_log_with_a_hole_does_not_open(tmp_path):
     ledger, log = await founded(tmp_path / "a")
     for number in range(5):
