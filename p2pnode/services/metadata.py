@@ -47,6 +47,8 @@ AGENT = "p2pnode"
 COPIES = 3
 #: Seconds that `author` tries to get there.
 DURABLE_S = 10.0
+#: Seconds that a node which comes up waits for others to have noted it.
+ANNOUNCED_S = 3.0
 #: Seconds after which it asks members again, or others, that did not store it.
 ASK_AGAIN_S = 1.0
 #: Seconds between two comparisons with a random peer, ± JITTER of it so that nodes do not march in step.
@@ -138,7 +140,8 @@ class MetadataService:
     async def announce(self) -> None:
         """Record that this node is up with its present settings and addresses, unless that is known already.
 
-        Waits for this node's disk alone. Raises NodeIdTaken, StorageFailed.
+        Waits up to ANNOUNCED_S for others to have it on their disks, so that whoever acts on our being ready finds us
+        in the catalog; a swarm that is mostly down does not keep us from starting. Raises NodeIdTaken, StorageFailed.
         """
         self._check_own_name()
         settings = self._settings
@@ -153,7 +156,10 @@ class MetadataService:
         )
         known = self.catalog.member(wanted.peer_id)
         if known is None or known.left or records.up_body(known) != records.up_body(wanted):
-            await self.author(records.UP, wanted.peer_id, records.up_body(wanted), wait=False)
+            try:
+                await self.author(records.UP, wanted.peer_id, records.up_body(wanted), timeout_s=ANNOUNCED_S)
+            except NotDurable as error:
+                log.info("announced_to_few", why=error.message)
 
     async def leave(self, timeout_s: float = DURABLE_S) -> None:
         """Record that this node left for good. Raises NotDurable if too few others heard it."""

@@ -30,7 +30,7 @@ def family() -> list[psutil.Process]:
 
 
 def zygote() -> psutil.Process:
-    (only,) = psutil.Process().children()
+    (only,) = [child for child in psutil.Process().children() if "p2pnode.query.zygote" in child.cmdline()]
     return only
 
 
