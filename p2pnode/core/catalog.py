@@ -186,6 +186,11 @@ class Catalog:
         dataset = self._datasets.get(dataset_id)
         return dataset.history.tips(dataset.deleted) if dataset else ()
 
+    def of_publish(self, dataset_id: str, publish: str) -> bytes | None:
+        """The version event that carries out that publish already, if there is one."""
+        dataset = self._datasets.get(dataset_id)
+        return dataset.history.of_publish(publish) if dataset and publish else None
+
     def versions(self, dataset_id: str) -> list[tuple[bytes, records.Version]]:
         """Every version event of a dataset with its id, oldest first: what time travel chooses from."""
         dataset = self._datasets.get(dataset_id)

@@ -87,6 +87,9 @@ class ShardEntry:
     stats: dict[str, ColumnStats] = field(default_factory=dict)
 
 
+#: The file formats of shards; also the suffix of their files.
+FORMATS = ("parquet", "arrow")
+
 #: `Manifest.replicas` when every storage member shall hold every shard.
 EVERYWHERE = 0
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import libipld
 
-from p2pnode.core.model import ColumnStats, ShardEntry
-from p2pnode.core.records import plain_stats, read_stats
+from p2pnode.core.model import EVERYWHERE, FORMATS, ColumnStats, ShardEntry
+from p2pnode.core.records import PUBLISH_CHARS_MAX, plain_stats, read_stats
 from p2pnode.errors import IntegrityError, NotDurable, Unauthorized, UsageError
 
 _DOMAIN = b"p2pnode-receipt-1\0"
@@ -95,6 +95,8 @@ class VersionDraft:
     #: Content ids in the order of the rows; one may occur twice.
     order: tuple[bytes, ...]
     receipts: Mapping[bytes, tuple[Receipt, ...]] = field(default_factory=dict)
+    #: A random name for this one publish, under which it counts once however often it is asked for; "" for none.
+    publish: str = ""
 
     def encode(self) -> bytes:
         """The DAG-CBOR in which a client shows it to a coordinator."""
@@ -112,6 +114,7 @@ class VersionDraft:
                 "append": self.append,
                 "order": list(self.order),
                 "receipts": proofs,
+                "publish": self.publish,
             }
         )
 
@@ -139,13 +142,26 @@ def decode_draft(data: bytes, verify: Callable[[str, bytes, bytes], bool]) -> Ve
             append=plain["append"],
             order=tuple(plain["order"]),
             receipts=receipts,
+            publish=plain.get("publish", ""),
         )
-        kinds = ((draft.dataset_id, str), (draft.format, str), (draft.schema, bytes), (draft.replicas, int))
-        if not all(isinstance(value, kind) for value, kind in kinds) or not isinstance(draft.policy, dict):
-            raise ValueError("a field has the wrong type")
+        _check(draft)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"The proposed version cannot be read: {error}") from error
     return draft
+
+
+def _check(draft: VersionDraft) -> None:
+    """Raise ValueError for a field that is not what it should be."""
+    kinds = {"dataset_id": str, "format": str, "schema": bytes, "replicas": int, "policy": dict, "append": bool}
+    for name, kind in kinds.items():
+        if type(getattr(draft, name)) is not kind:
+            raise ValueError(f"{name} is no {kind.__name__}")
+    if draft.replicas < EVERYWHERE or draft.format not in FORMATS:
+        raise ValueError(f"{draft.replicas} replicas of format {draft.format!r}")
+    if type(draft.publish) is not str or len(draft.publish) > PUBLISH_CHARS_MAX:
+        raise ValueError("publish is no short text")
+    if not all(type(cid) is bytes for cid in draft.order):
+        raise ValueError("order holds what is no content id")
 
 
 def quorum(replicas: int) -> int:

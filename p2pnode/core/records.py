@@ -1,7 +1,7 @@
 """Payloads of events and the manifest block, to DAG-CBOR and back, checked field by field.
 
     genesis {name, open}          up {node_id, role, addresses, region, weight, capabilities}      leave {}
-    define {name, description, schema}      version {manifest, base, append, over}      delete {versions}
+    define {name, description, schema}      version {manifest, base, append, over, publish?}      delete {versions}
 
 `over` names the version events that a version replaces, and `versions` the define and version events that a
 delete takes away: each exactly what its author had seen, so that whatever happened meanwhile survives. A
@@ -42,6 +42,8 @@ DESCRIPTION_CHARS_MAX = 4096
 ADDRESS_CHARS_MAX = 512
 ADDRESSES_MAX = 16
 CAPABILITIES_MAX = 64
+#: The name of one publish: 16 random bytes in hex, and room for other ways.
+PUBLISH_CHARS_MAX = 64
 #: Event ids in one `over` or `versions`: 1,024 × 41 bytes fit a payload.
 OBSERVED_MAX = 1024
 #: Weights in thousandths: a member may count for a thousand others, not for everybody.
@@ -67,6 +69,8 @@ class Version:
     #: It adds shards to what it stands on, so concurrent ones fold to their union.
     append: bool = False
     over: tuple[bytes, ...] = ()
+    #: The publish that it carries out: asked of two coordinators it may stand in two events and counts once.
+    publish: str = ""
 
 
 def genesis_body(name: str, *, open_swarm: bool) -> dict[str, Any]:
@@ -97,6 +101,7 @@ def version_body(version: Version) -> dict[str, Any]:
         "base": version.base,
         "append": version.append,
         "over": sorted(version.over),
+        **({"publish": version.publish} if version.publish else {}),
     }
 
 
@@ -144,7 +149,8 @@ def read_version(event: Event) -> Version:
     manifest, base = _field(body, "manifest", bytes), body.get("base")
     if not is_link(manifest) or not (base is None or is_link(base)):
         raise BadEvent("version: manifest and base must be ids of records")
-    return Version(manifest, base, _field(body, "append", bool), _observed(body, "over"))
+    publish = _text(body, "publish", PUBLISH_CHARS_MAX) if "publish" in body else ""
+    return Version(manifest, base, _field(body, "append", bool), _observed(body, "over"), publish)
 
 
 def read_delete(event: Event) -> tuple[bytes, ...]:

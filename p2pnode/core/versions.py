@@ -63,6 +63,11 @@ class VersionHistory:
             (event_id, self._versions[event_id]) for event_id in sorted(self._versions, key=self._orders.__getitem__)
         ]
 
+    def of_publish(self, publish: str) -> bytes | None:
+        """The version event that carries out that publish, the first if there are two; None if there is none."""
+        found = [event_id for event_id, version in self._versions.items() if version.publish == publish]
+        return min(found, key=self._orders.__getitem__, default=None)
+
     def tips(self, deleted: AbstractSet[bytes] = frozenset()) -> _Tips:
         """Versions that stand: neither replaced nor deleted; sorted."""
         return tuple(sorted(self._versions.keys() - self._superseded - deleted))
@@ -115,10 +120,14 @@ class VersionHistory:
             return Folded(self._versions[winner].manifest, manifest, siblings)
         shards = list(manifest.shards)
         done = set(self._lineage(winner))
+        carried_out = {self._versions[event_id].publish for event_id in done} - {""}
         for other in others:
             for event_id in sorted(self._lineage(other) - done, key=self._orders.__getitem__):
-                shards.extend(self._added(event_id))
+                publish = self._versions[event_id].publish
+                if publish not in carried_out:
+                    shards.extend(self._added(event_id))
                 done.add(event_id)
+                carried_out.update({publish} - {""})
         union = replace(manifest, shards=tuple(shards))
         return Folded(record_cid(encode_manifest(union)), union, siblings)
 

@@ -8,6 +8,7 @@ neither. What one node does not know yet costs one round of sync before it is an
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,21 +17,23 @@ from typing import Any, TypeVar
 import libipld
 import pyarrow as pa
 import structlog
+import trio
 
 from bootstrap.identity import Identity, verify
 from p2pnode.core import records, tickets
 from p2pnode.core.cid import cid_text, record_cid
+from p2pnode.core.committing import manifest_block
 from p2pnode.core.holdings import Holdings
 from p2pnode.core.model import EVERYWHERE, DatasetRecord, Manifest, Member, NodeRole
 from p2pnode.core.policy import Policy
-from p2pnode.core.receipts import VersionDraft, decode_draft, quorum, settle
-from p2pnode.core.schema import columns_of, schema_bytes, schema_of_bytes
+from p2pnode.core.receipts import VersionDraft, decode_draft
+from p2pnode.core.schema import schema_bytes, schema_of_bytes
 from p2pnode.env import Env
 from p2pnode.errors import (
+    NotDurable,
     NotFound,
     P2PNodeError,
     RoleError,
-    SchemaMismatch,
     SwarmUnreachable,
     Unauthorized,
     UsageError,
@@ -38,7 +41,7 @@ from p2pnode.errors import (
 from p2pnode.net.peers import Peers
 from p2pnode.services.metadata import MetadataService
 from p2pnode.storage.splitter import CutShard
-from protocols.metadata import METADATA, AskTicket, Propose, Ticket
+from protocols.metadata import BLOCK_BYTES_MAX, METADATA, AskTicket, Propose, Ticket
 
 T = TypeVar("T")
 
@@ -49,6 +52,7 @@ PROPOSAL_TIMEOUT_S = 30.0
 #: Random bytes of a dataset id: 26 characters of base32.
 _ID_BYTES = 17
 _ID_CHARS = 26
+_DATASET_ID = re.compile(f"ds-[a-z2-7]{{{_ID_CHARS}}}")
 _PROPOSAL_DOMAIN = b"p2pnode-proposal-1\0"
 
 
@@ -108,6 +112,8 @@ class Datasets:
         self._alive = alive
         #: Defined here, the event not yet acknowledged.
         self._fresh: dict[str, DatasetRecord] = {}
+        #: One version at a time: the next one stands on it.
+        self._signing = trio.Lock()
 
     # -- looking up ------------------------------------------------------------------------------------------
 
@@ -217,6 +223,8 @@ class Datasets:
         """A new dataset that only this node knows so far; `settle_definition` tells the swarm."""
         if not self._role.defines:
             raise RoleError(f"A {self._role} defines no datasets.")
+        if dataset_id is not None and not _DATASET_ID.fullmatch(dataset_id):
+            raise UsageError(f"{dataset_id!r} is no dataset id.")
         if not name.strip() or len(name) > records.NAME_CHARS_MAX:
             raise UsageError(f"A dataset's name has 1 to {records.NAME_CHARS_MAX} characters.")
         record = DatasetRecord(
@@ -245,8 +253,11 @@ class Datasets:
             await self.settle_definition(record.dataset_id)
             return await self.find(record.dataset_id)
         packed = b"" if schema is None else schema_bytes(schema)
-        answer = await self._propose("define", {"name": name, "description": description, "schema": packed})
-        return await self.find(answer["dataset"])
+        # Named here, so that it is one dataset even if a second coordinator has to be asked.
+        dataset_id = new_dataset_id(self._env.rng.token(_ID_BYTES))
+        wish = {"dataset": dataset_id, "name": name, "description": description, "schema": packed}
+        await self._propose("define", wish)
+        return await self.find(dataset_id)
 
     async def delete(self, name_or_id: str) -> None:
         """Take the dataset away as it is known here; what is added meanwhile survives."""
@@ -272,41 +283,38 @@ class Datasets:
             await self.settle_definition(draft.dataset_id)
             await self._sign_version(draft)
         else:
-            await self._propose("publish", draft.encode())
+            await self._propose("publish", await self._env.executor.run(draft.encode))
         return await self.find(draft.dataset_id)
 
     async def _sign_version(self, draft: VersionDraft) -> bytes:
-        """Author the version event, if its receipts carry it. Returns the event's id."""
+        """Author the version event, if its receipts carry it, once for each publish. Returns the event's id."""
+        async with self._signing:
+            event_id = self._metadata.catalog.of_publish(draft.dataset_id, draft.publish)
+            if event_id is None:
+                event_id = await self._author_version(draft)
+        try:
+            await self._metadata.confirm(event_id)
+        except NotDurable as error:
+            if not draft.append:
+                raise
+            raise NotDurable(
+                f"{error} What was appended counts as soon as members come up: look before appending it again.",
+                advice="Bring more members up, and see whether the rows are there.",
+            ) from error
+        return event_id
+
+    async def _author_version(self, draft: VersionDraft) -> bytes:
         catalog = self._metadata.catalog
-        record = catalog.dataset(draft.dataset_id)
+        record, over = catalog.dataset(draft.dataset_id), catalog.tips(draft.dataset_id)
         if record is None:
             raise NotFound(f"There is no dataset {draft.dataset_id!r}.")
-        stores = {member.peer_id for member in self.storing()}
-        replicas = draft.replicas if draft.replicas != EVERYWHERE else len(stores)
-        entries = settle(draft, quorum(replicas), stores.__contains__)
-        base = record.manifest if draft.append else None
-        schema = schema_of_bytes(draft.schema)
-        if base is not None and (base.columns != columns_of(schema) or base.format != draft.format):
-            raise SchemaMismatch(f"The appended data has other columns or another format than {record.name!r} has.")
-        manifest = Manifest(
-            dataset_id=draft.dataset_id,
-            format=draft.format,
-            schema=draft.schema,
-            columns=columns_of(schema),
-            shards=(*(base.shards if base else ()), *entries),
-            replicas=draft.replicas,
-            policy=draft.policy,
-            base=record.version,
-        )
-        block = records.encode_manifest(manifest)
+        stores = frozenset(member.peer_id for member in self.storing())
+        block = await self._env.executor.run(manifest_block, draft, record, stores)
         version = records.Version(
-            manifest=record_cid(block),
-            base=record.version,
-            append=draft.append,
-            over=catalog.tips(draft.dataset_id),
+            manifest=record_cid(block), base=record.version, append=draft.append, over=over, publish=draft.publish
         )
         event = await self._metadata.author(
-            records.VERSION, draft.dataset_id, records.version_body(version), blocks=(block,)
+            records.VERSION, draft.dataset_id, records.version_body(version), blocks=(block,), wait=False
         )
         return event.id
 
@@ -317,6 +325,11 @@ class Datasets:
         if self._role is not NodeRole.CLIENT:
             raise RoleError(f"A {self._role} does not define or publish datasets.")
         plain = body if isinstance(body, bytes) else libipld.encode_dag_cbor(body)
+        if len(plain) > BLOCK_BYTES_MAX:
+            raise UsageError(
+                f"A proposal of {len(plain) >> 20} MiB is more than a coordinator takes.",
+                advice="Publish with more rows a shard (shard_size, --shard-rows).",
+            )
         signature = self._identity.sign(_PROPOSAL_DOMAIN + kind.encode() + b"\0" + plain)
 
         async def ask(peer_id: str) -> dict[str, Any]:
@@ -378,7 +391,7 @@ class Datasets:
         if member is not None and not member.left and not member.role.defines:
             raise RoleError(f"A {member.role} does not define or publish datasets.")
         if kind == "publish":
-            draft = decode_draft(body, verify)
+            draft = await self._env.executor.run(decode_draft, body, verify)
             event_id = await self._sign_version(draft)
             return event_id, libipld.encode_dag_cbor({"dataset": draft.dataset_id})
         return await self._answer_small_proposal(kind, body)
@@ -388,7 +401,7 @@ class Datasets:
             wish = libipld.decode_dag_cbor(body)
             if kind == "define":
                 schema = schema_of_bytes(wish["schema"]) if wish["schema"] else None
-                record = self.define_locally(wish["name"], wish["description"], schema, None)
+                record = self.define_locally(wish["name"], wish["description"], schema, wish["dataset"])
                 await self.settle_definition(record.dataset_id)
                 return record_cid(body), libipld.encode_dag_cbor({"dataset": record.dataset_id})
             if kind == "delete":

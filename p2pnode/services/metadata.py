@@ -26,6 +26,7 @@ from p2pnode.core.settings import Settings
 from p2pnode.env import Env
 from p2pnode.errors import GenesisMismatch, NodeIdTaken, NotDurable, P2PNodeError, RoleError
 from p2pnode.net.exchange import Exchange
+from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.ledger import Ledger, OnChange
 from p2pnode.services.spreading import Spreader
@@ -36,7 +37,6 @@ from protocols.message import Message
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[[str, Message, Exchange], Awaitable[None]]
 #: (peer id, kind, DAG-CBOR body, signature) -> (event id, DAG-CBOR answer)
 Proposals = Callable[[str, str, bytes, bytes], Awaitable[tuple[bytes, bytes]]]
 #: (peer id, dataset id, content ids, bytes) -> signed ticket
@@ -271,6 +271,12 @@ class MetadataService:
             await self._until_durable(event, timeout_s)
         return event
 
+    async def confirm(self, event_id: bytes, timeout_s: float = DURABLE_S) -> None:
+        """Return when an event that is here is on min(COPIES, members) disks. Raises NotDurable as `author`."""
+        event = self.clock.get(event_id)
+        assert event is not None  # whoever names it found it in the catalog
+        await self._until_durable(event, timeout_s)
+
     async def _until_durable(self, event: Event, timeout_s: float) -> None:
         needed = min(COPIES - 1, len(self._other_members()))
         copies = self._spreader.watch(event)
@@ -362,7 +368,6 @@ class MetadataService:
         return {
             **self._syncer.handlers(),
             words.Hello: self._answer_hello,
-            words.AskPeers: self._answer_ask_peers,
             words.Propose: self._answer_propose,
             words.AskTicket: self._answer_ask_ticket,
         }
@@ -388,9 +393,6 @@ class MetadataService:
                 peers=known[: words.PEERS_MAX],
             )
         )
-
-    async def _answer_ask_peers(self, peer_id: str, request: Message, exchange: Exchange) -> None:
-        await exchange.send(words.Peers(peers=self._peers.known()[: words.PEERS_MAX]))
 
     async def _answer_propose(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         wish = expect(request, words.Propose)

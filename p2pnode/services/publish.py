@@ -126,6 +126,7 @@ class Publisher:
             append=append,
             order=order,
             receipts=receipts,
+            publish=self._env.rng.token(16).hex(),
         )
         committed = await self._datasets.commit(draft)
         for cid, proofs in receipts.items():

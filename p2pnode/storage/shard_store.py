@@ -28,14 +28,14 @@ import trio
 
 from p2pnode.core.cid import BadContentId, cid_text, parse_cid
 from p2pnode.core.holdings import holdings_digest
-from p2pnode.core.model import ColumnStats
+from p2pnode.core.model import FORMATS, ColumnStats
 from p2pnode.core.unixfs import CHUNK_BYTES, ShardHasher, chunk_count, chunk_digest
 from p2pnode.env import Env
 from p2pnode.env.disk import Stamp
 from p2pnode.errors import Busy, IntegrityError, NotFound, StorageFailed
 from p2pnode.storage.incoming import Incoming
 from p2pnode.storage.shard_index import ShardIndex
-from p2pnode.storage.statistics import FORMATS, ShardFacts, shard_facts
+from p2pnode.storage.statistics import ShardFacts, shard_facts
 
 log = structlog.get_logger(__name__)
 

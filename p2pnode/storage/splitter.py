@@ -22,11 +22,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from p2pnode.core.model import FORMATS
 from p2pnode.core.unixfs import ShardHasher
 from p2pnode.env import Disk, Env
 from p2pnode.errors import EmptyData, UsageError
 from p2pnode.storage.sources import Source
-from p2pnode.storage.statistics import FORMATS, PARQUET
+from p2pnode.storage.statistics import PARQUET
 
 #: Rows of one row group: DuckDB's own size, its unit of parallel scanning and of min/max skipping.
 ROW_GROUP_ROWS = 122_880

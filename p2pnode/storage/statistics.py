@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from p2pnode.core.model import ColumnStats, Scalar
+from p2pnode.core.model import FORMATS, ColumnStats, Scalar
 from p2pnode.errors import IntegrityError
 
 #: Rows decoded at once.
@@ -30,10 +30,7 @@ BUFFER_BYTES = 1 << 20
 #: Bounds on text longer than this would weigh more in a manifest than they save in a query.
 TEXT_BOUND_CHARACTERS = 64
 
-PARQUET = "parquet"
-ARROW = "arrow"
-#: The file formats of shards; also the suffix of their files.
-FORMATS = (PARQUET, ARROW)
+PARQUET, ARROW = FORMATS
 
 
 @dataclass(frozen=True, slots=True)

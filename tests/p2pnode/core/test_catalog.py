@@ -49,7 +49,7 @@ class Writer:
         body = records.define_body(records.Definition(name, description))
         return self.write(records.DEFINE, dataset_id, body)
 
-    def publish(self, *numbers, append=False, dataset_id="ds-1", columns=(), owner=None):
+    def publish(self, *numbers, append=False, dataset_id="ds-1", columns=(), owner=None, publish=""):
         """Publish these shards, on top of what this replica sees when it appends."""
         record = self.catalog.dataset(dataset_id)
         old = record.manifest.shards if append and record and record.manifest else ()
@@ -58,7 +58,8 @@ class Writer:
         cid = record_cid(records.encode_manifest(manifest))
         self.blocks[cid] = manifest
         over = self.catalog.tips(dataset_id)
-        return self.write(records.VERSION, dataset_id, records.version_body(records.Version(cid, base, append, over)))
+        version = records.Version(cid, base, append, over, publish)
+        return self.write(records.VERSION, dataset_id, records.version_body(version))
 
     def delete(self, dataset_id="ds-1"):
         return self.write(records.DELETE, dataset_id, records.delete_body(self.catalog.observed(dataset_id)))
@@ -191,6 +192,32 @@ def test_concurrent_appends_unite(writers):
     assert len(a.catalog.tips("ds-1")) == 1
 
 
+def test_one_publish_that_two_coordinators_carried_out_counts_once(writers):
+    a, b, c = writers
+    a.define()
+    a.publish(1)
+    meet(a, b, c)
+    first = a.publish(2, append=True, publish="once")
+    b.publish(2, append=True, publish="once")
+    c.publish(2, append=True, publish="another")
+    assert sorted(meet(a, b, c).shards()) == [1, 2, 2], "the same content in another publish counts again"
+    assert a.catalog.of_publish("ds-1", "once") in (first.id, b.catalog.of_publish("ds-1", "once"))
+    assert a.catalog.of_publish("ds-1", "never") is None
+    a.publish(3, append=True)
+    assert sorted(meet(a, b, c).shards()) == [1, 2, 2, 3]
+
+
+def test_a_publish_repeated_beside_what_stands_on_it_counts_once(writers):
+    a, b, _ = writers
+    a.define()
+    meet(a, b)
+    a.publish(1, append=True, publish="once")
+    a.publish(2, append=True)
+    a.publish(3, append=True)
+    b.publish(1, append=True, publish="once")
+    assert sorted(meet(a, b).shards()) == [1, 2, 3]
+
+
 def test_first_publishes_that_append_unite(writers):
     a, b, _ = writers
     a.define()
@@ -319,7 +346,7 @@ def test_any_permutation_folds_to_the_same_state(author, actions, order):
         elif action == "delete":
             writer.delete(dataset_id)
         else:
-            writer.publish(number, append=action == "append", dataset_id=dataset_id)
+            writer.publish(number, append=action == "append", dataset_id=dataset_id, publish=str(number // 4))
         # Looking must not change what is seen later.
         writer.catalog.digest()
     met = meet(*writers)

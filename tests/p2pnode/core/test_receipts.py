@@ -48,6 +48,14 @@ def test_a_draft_survives_the_wire_with_its_proofs() -> None:
     assert decode_draft(sent.encode(), verify) == sent
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"replicas": -1}, {"replicas": True}, {"format": "csv"}, {"order": (1,)}, {"publish": "x" * 65}]
+)
+def test_a_draft_that_would_make_no_readable_manifest_is_refused(wrong: dict) -> None:
+    with pytest.raises(UsageError):
+        decode_draft(replace(draft(receipt("h1")), **wrong).encode(), verify)
+
+
 def test_two_of_three_settle_and_content_that_stands_twice_counts_twice() -> None:
     entries = settle(draft(receipt("h1"), receipt("h2"), order=(CID, CID)), quorum(3), lambda peer: True)
     assert [entry.rows for entry in entries] == [10, 10]

@@ -1,0 +1,96 @@
+"""A client's wish, put to several coordinators: carried out once, whoever of them answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from bootstrap.identity import verify
+from p2pnode.core.cid import record_cid
+from p2pnode.core.holdings import Holdings
+from p2pnode.core.model import ColumnStats, NodeRole
+from p2pnode.core.receipts import VersionDraft, read_receipt, receipt_body, sign_receipt
+from p2pnode.core.schema import schema_bytes
+from p2pnode.errors import PeerLost, UsageError
+from p2pnode.services.datasets import Datasets
+
+pytestmark = pytest.mark.trio
+
+STATS = {"a": ColumnStats(0, 1, 9)}
+
+
+def datasets_of(node):
+    made = Datasets(
+        node.env, node.identity, node.settings.role, node.metadata, node.peers, Holdings(), alive=lambda peer: True
+    )
+    node.metadata.answer_with(made.answer_proposal, made.issue_ticket)
+    return made
+
+
+def draft_of(dataset_id, holders, *numbers, append=False, publish=""):
+    order, receipts = [], {}
+    for number in numbers:
+        cid = record_cid(bytes([number]))
+        body = receipt_body(cid, 10, 100, STATS)
+        order.append(cid)
+        receipts[cid] = tuple(
+            read_receipt(holder.peer_id, body, sign_receipt(body, holder.identity.sign), verify) for holder in holders
+        )
+    schema = schema_bytes(pa.schema([("a", pa.int64())]))
+    return VersionDraft(dataset_id, "parquet", schema, len(holders), {}, append, tuple(order), receipts, publish)
+
+
+async def with_a_client(swarm, count=3):
+    """Hybrids that know each other, their datasets, and a client's."""
+    nodes = await swarm.founded(count)
+    client = await swarm.node(count, NodeRole.CLIENT)
+    for node in nodes:
+        await client.join(node)
+    return nodes, [datasets_of(node) for node in nodes], datasets_of(client)
+
+
+def losing_its_first_answer(datasets, kind):
+    """Carry the wish out, then fail as if the connection had gone before the answer left."""
+    carry_out, lost = datasets.answer_proposal, []
+
+    async def answer(peer_id, asked, body, signature):
+        answered = await carry_out(peer_id, asked, body, signature)
+        if asked == kind and not lost:
+            lost.append(asked)
+            raise PeerLost("gone")
+        return answered
+
+    return answer
+
+
+async def test_a_publish_whose_answer_was_lost_is_not_carried_out_twice(swarm):
+    nodes, theirs, mine = await with_a_client(swarm)
+    record = await mine.define("flights")
+    await mine.commit(draft_of(record.dataset_id, nodes, 1, publish="first"))
+    for node, datasets in zip(nodes, theirs, strict=True):
+        node.metadata.answer_with(losing_its_first_answer(datasets, "publish"), datasets.issue_ticket)
+    wish = draft_of(record.dataset_id, nodes, 2, append=True, publish="second")
+    with pytest.raises(Exception, match="No coordinator answers"):
+        await mine.commit(wish)  # each of the three has carried it out or found it carried out
+    record = await mine.commit(wish)
+    assert record.manifest is not None
+    assert [shard.cid for shard in record.manifest.shards] == [record_cid(b"\1"), record_cid(b"\2")]
+    again = (await mine.commit(replace(wish, publish="third"))).manifest
+    assert again is not None
+    assert len(again.shards) == 3, "another publish of the same content counts"
+
+
+async def test_a_dataset_whose_definition_was_answered_by_nobody_is_one_dataset(swarm):
+    nodes, theirs, mine = await with_a_client(swarm)
+    for node, datasets in zip(nodes[:2], theirs[:2], strict=True):
+        node.metadata.answer_with(losing_its_first_answer(datasets, "define"), datasets.issue_ticket)
+    record = await mine.define("flights")
+    assert [known.dataset_id for known in theirs[2].all()] == [record.dataset_id]
+
+
+async def test_an_id_that_is_none_defines_nothing(swarm):
+    _, theirs, _ = await with_a_client(swarm, 1)
+    with pytest.raises(UsageError, match="no dataset id"):
+        theirs[0].define_locally("trains", "", None, "flights")
