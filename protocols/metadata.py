@@ -81,16 +81,6 @@ class Welcome(Message, frozen=True, tag="welcome"):
     peers: PeerRecords = msgspec.field(default_factory=list)
 
 
-class AskPeers(Message, frozen=True, tag="ask_peers"):
-    """Who else is there?"""
-
-
-class Peers(Message, frozen=True, tag="peers"):
-    """Every peer the answerer knows."""
-
-    peers: PeerRecords = msgspec.field(default_factory=list)
-
-
 class AuthorMark(msgspec.Struct, frozen=True, array_like=True):
     """How far one author's session is known: events 0..next-1."""
 
@@ -187,7 +177,6 @@ METADATA = ProtocolSpec(
     PROTOCOL_ID,
     (
         Verb(Hello, final=(Welcome,)),
-        Verb(AskPeers, final=(Peers,)),
         Verb(Sync, replies=(Events,), final=(Synced,), payload_max=((Events, EVENTS_BYTES_MAX),)),
         Verb(Push, final=(Stored,), payload_max=((Push, EVENTS_BYTES_MAX),)),
         Verb(WantBlock, final=(Block,), payload_max=((Block, BLOCK_BYTES_MAX),)),

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from protocols.message import CIDS_MAX, ContentId, ContentIds, Count, Message, ProtocolSpec, Text, Verb
+from protocols.message import CIDS_MAX, ContentId, ContentIds, Count, Message, ProtocolSpec, Verb
 
 PROTOCOL_ID = "/p2pnode/shard-transfer/1.0.0"
 
@@ -93,14 +93,6 @@ class Receipt(Message, frozen=True, tag="receipt"):
     signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
-class Pull(Message, frozen=True, tag="pull"):
-    """Fetch this shard from any of these peers and keep it (a repair or a late replica)."""
-
-    cid: ContentId
-    format: Annotated[str, msgspec.Meta(max_length=16)] = "parquet"
-    sources: Annotated[list[Text], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
-
-
 SHARD_TRANSFER = ProtocolSpec(
     PROTOCOL_ID,
     (
@@ -114,6 +106,5 @@ SHARD_TRANSFER = ProtocolSpec(
             final=(Receipt,),
             payload_max=((Put, OUTLINE_BYTES_MAX), (Piece, SHARD_BYTES_MAX), (Receipt, 1 << 20)),
         ),
-        Verb(Pull, final=(Receipt,), payload_max=((Receipt, 1 << 20),)),
     ),
 )

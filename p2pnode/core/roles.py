@@ -17,7 +17,6 @@ _MEMBERS = frozenset(role for role in NodeRole if role.is_member)
 #: (protocol, verb) -> the roles that may ask it. What is not here, nobody may ask.
 ALLOWED: dict[tuple[str, str], frozenset[NodeRole]] = {
     ("metadata", "hello"): _ANYONE,
-    ("metadata", "ask_peers"): _ANYONE,
     ("metadata", "sync"): _ANYONE,
     ("metadata", "push"): _MEMBERS,
     ("metadata", "want_block"): _ANYONE,
@@ -28,7 +27,6 @@ ALLOWED: dict[tuple[str, str], frozenset[NodeRole]] = {
     ("shard-transfer", "get"): _ANYONE,
     # A client's put carries a ticket, which the holder checks.
     ("shard-transfer", "put"): _ANYONE,
-    ("shard-transfer", "pull"): _MEMBERS,
     ("query", "run"): _ANYONE,
     ("health", "ping"): _ANYONE,
     ("health", "probe"): _MEMBERS,

@@ -8,7 +8,7 @@ failure detection, member news and holdings. This file refuses to act on what it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -21,12 +21,12 @@ from p2pnode.core.settings import Settings
 from p2pnode.env import Env
 from p2pnode.errors import P2PNodeError, PeerLost, SwarmUnreachable, Timeout
 from p2pnode.net.exchange import Exchange
+from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.vitals import Vitals
 from protocols import health as words
 from protocols.message import Message
 
-Handler = Callable[[str, Message, Exchange], Awaitable[None]]
 OnChange = Callable[[str, State], None]
 
 #: Ticks of the detector per probe period: it calls a node stalled that ticks less than every 0.75 periods.

@@ -40,7 +40,7 @@ from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.pump import BLOCK_BYTES, receive_blocks, send_blocks
 from p2pnode.storage.incoming import Incoming
-from p2pnode.storage.shard_store import ShardStore, StoredShard
+from p2pnode.storage.shard_store import ShardStore
 from p2pnode.storage.splitter import CutShard
 from protocols import shard_transfer as words
 from protocols.message import Message
@@ -100,7 +100,7 @@ class ShardTransferService:
         self._identity = identity
         self._check_ticket = check_ticket
         self._stores = stores
-        # Two bounds, for a pull holds a place here while it waits for one in somebody else's `giving`.
+        # Two bounds: whoever takes a great deal still gives.
         self._taking = trio.CapacityLimiter(transfers_max)
         self._giving = trio.CapacityLimiter(transfers_max)
 
@@ -111,7 +111,6 @@ class ShardTransferService:
             words.AskOutline: self._on_ask_outline,
             words.Get: self._on_get,
             words.Put: self._on_put,
-            words.Pull: self._on_pull,
         }
 
     # -- asking -------------------------------------------------------------------------------------------------
@@ -141,14 +140,6 @@ class ShardTransferService:
                 blocks = self._blocks_of(cut.path, offset)
                 await send_blocks(exchange, words.Piece(offset=offset), cut.bytes - offset, blocks)
             return await self._receipt_of(exchange, cut.cid, cut.bytes)
-
-    async def pull(self, peer_id: str, cid: bytes, size: int, format: str, sources: Sequence[str]) -> Receipt:
-        """Have that peer fetch a shard of `size` bytes from any of `sources` and keep it. Raises as `push` does."""
-        request = words.Pull(cid=cid, format=format, sources=list(sources))
-        async with self._peers.exchange(
-            peer_id, words.SHARD_TRANSFER, request, timeout_s=_patience_s(size)
-        ) as exchange:
-            return await self._receipt_of(exchange, cid, size)
 
     async def fetch_bytes(self, cid: bytes, sources: Sequence[str]) -> bytes:
         """A whole shard, verified, from whichever source gives it. Raises as `fetch_to` does."""
@@ -200,22 +191,6 @@ class ShardTransferService:
             if opened:
                 disk.unlink(part)
         return size
-
-    async def fetch(self, cid: bytes, sources: Sequence[str], format: str) -> StoredShard:
-        """Fetch a shard into this node's own store (a repair, a late replica). Raises as `fetch_to` does, and Busy."""
-        if self._store.has(cid):
-            return await self._store.stored(cid)
-        kept: list[StoredShard] = []
-
-        @asynccontextmanager
-        async def stored(outline: bytes, size: int) -> AsyncIterator[_Sink]:
-            async with self._store.receive(cid, outline, size, format) as incoming:
-                yield self._store_sink(incoming)
-                if incoming.complete:
-                    kept.append(await self._store.finish(incoming, format))
-
-        await self._fetch(cid, sources, stored)
-        return kept[0]
 
     async def _fetch(self, cid: bytes, sources: Sequence[str], open_sink: OpenSink) -> int:
         """Fill a sink from the sources, one after another; returns the shard's size."""
@@ -311,7 +286,8 @@ class ShardTransferService:
     async def _on_put(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         assert isinstance(request, words.Put)
         outline = await exchange.payload_all(words.OUTLINE_BYTES_MAX)
-        self._must_store()
+        if not self._stores:
+            raise RoleError("this node's role holds no shards")
         await self._check_ticket(peer_id, request.ticket, request.cid, request.size)
         if not await self._taken(request, outline, exchange):
             await exchange.send(words.Ready(offset=request.size))
@@ -344,18 +320,6 @@ class ShardTransferService:
             )
         sink = self._store_sink(incoming)
         await receive_blocks(exchange.payload(), sink.take, sink.sync)
-
-    async def _on_pull(self, _peer_id: str, request: Message, exchange: Exchange) -> None:
-        assert isinstance(request, words.Pull)
-        self._must_store()
-        async with _slot(self._taking):
-            await self.fetch(request.cid, request.sources, request.format)
-        body, signature = await self._sign(request.cid)
-        await exchange.send(words.Receipt(signature=signature), body)
-
-    def _must_store(self) -> None:
-        if not self._stores:
-            raise RoleError("this node's role holds no shards")
 
     async def _sign(self, cid: bytes) -> tuple[bytes, bytes]:
         found = await self._store.stored(cid)

@@ -26,10 +26,10 @@ from protocols.metadata import (
     AuthorMark,
     Events,
     PeerRecord,
-    Peers,
     Stored,
     Sync,
     Ticket,
+    Welcome,
 )
 from protocols.query import QUERY
 from protocols.shard_transfer import SHARD_TRANSFER
@@ -234,9 +234,11 @@ LARGEST = [
         fingerprint=bytes(32),
         marks=[AuthorMark(PEER_ID, bytes(16), (1 << 63) - 1)] * AUTHORS_MAX,
     ),
-    Peers(
+    Welcome(
+        node_id="n" * 128,
+        role="coordinator",
         peers=[PeerRecord(PEER_ID, "n" * 40, "coordinator", ["/ip4/255.255.255.255/tcp/65535/p2p/" + PEER_ID] * 5)]
-        * PEERS_MAX
+        * PEERS_MAX,
     ),
     Events(sizes=[1 << 16] * EVENTS_MAX),
     Stored(durable=[CID] * EVENTS_MAX, waiting=[CID] * EVENTS_MAX, refused=[CID] * EVENTS_MAX),
