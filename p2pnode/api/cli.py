@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from p2pnode.api.commands import dataset, query, swarm, up
 from p2pnode.api.commands.session import OutputFormat, Session
-from p2pnode.errors import P2PNodeError
+from p2pnode.errors import P2PNodeError, UsageError
 
 COMMANDS = "p2pnode.commands"
 INTERRUPTED = 130
@@ -109,9 +110,11 @@ def run(arguments: Sequence[str]) -> int:
         arranged = globals_first(arguments)
         as_json = _wants_json(arranged)
         _add_others(app)
-        app(args=arranged, prog_name="p2pnode")
+        return app(args=arranged, prog_name="p2pnode", standalone_mode=False) or 0
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except TyperException as misuse:
+        return _misused(misuse, as_json)
     except P2PNodeError as error:
         return _failed(error, as_json)
     except BrokenPipeError:
@@ -126,7 +129,6 @@ def run(arguments: Sequence[str]) -> int:
             raise
         advice = "Run it again with -v for the details, and report them."
         return _failed(P2PNodeError(f"internal error: {type(error).__name__}: {error}", advice=advice), as_json)
-    return 0
 
 
 def globals_first(arguments: Sequence[str]) -> list[str]:
@@ -173,6 +175,17 @@ def _add_others(app: typer.Typer) -> None:
         else:
             function: Callable[..., Any] = command
             app.command(entry.name)(function)
+
+
+def _misused(misuse: TyperException, as_json: bool) -> int:
+    """What the parser refuses looks like every other failure; a group without a command shows its help."""
+    context: typer.Context | None = getattr(misuse, "ctx", None)
+    told = misuse.format_message().replace("Value error, ", "")
+    if context is not None and told == context.get_help():
+        print(told, file=sys.stderr)
+        return misuse.exit_code
+    advice = None if context is None else f"`{context.command_path} -h` tells what it takes."
+    return _failed(UsageError(told, advice=advice), as_json)
 
 
 def _failed(error: P2PNodeError, as_json: bool) -> int:

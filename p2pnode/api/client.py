@@ -62,14 +62,14 @@ class Client:
                     raise _named(line)
                 yield line
 
-    def download(self, *parts: str, to: Path) -> int:
+    def download(self, *parts: str, to: Path, **query: str) -> int:
         """Write an answer's bytes to a file, which appears only when it is whole. Returns how many."""
         from p2pnode.env import LocalDisk
 
         part = to.with_name(f".{to.name}.part")
         timeout = httpx.Timeout(None, connect=CONNECT_S)
         try:
-            with self._reaching(), self._http.stream("GET", _path(parts), timeout=timeout) as response:
+            with self._reaching(), self._http.stream("GET", _path(parts), params=query, timeout=timeout) as response:
                 if response.status_code >= 400:
                     response.read()
                     _raise_named(response)

@@ -7,6 +7,7 @@ the `P2PNodeError` documents with their status, never a traceback. Who may call 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -156,27 +157,27 @@ def _dataset_routes(router: APIRouter, node: Node, env: Env) -> None:
             )
         )
 
-    @router.get("/datasets/{name}")
+    @router.get("/datasets/{name:path}")
     async def show(name: str, explain: bool = False) -> Response:
         found = await node.placed(name)
         if explain:
             return Document(documents.explained(found, await node.should_hold(name)))
         return Document(documents.published(found))
 
-    @router.delete("/datasets/{name}")
+    @router.delete("/datasets/{name:path}")
     async def delete(name: str) -> Response:
         record = await node.dataset(name)
         await node.delete(record.dataset_id)
         return Document({"deleted": record.name, "dataset_id": record.dataset_id})
 
-    @router.get("/datasets/{name}/shards/{shard_id}")
-    async def shard(name: str, shard_id: str) -> Response:
-        record = await node.dataset(name)
+    @router.get("/shards/{shard_id}")
+    async def shard(shard_id: str, dataset: str) -> Response:
+        record = await node.dataset(dataset)
         entries = record.manifest.shards if record.manifest else ()
         if shard_id not in {cid_text(entry.cid) for entry in entries}:
             raise NotFound(
                 f"dataset {record.name!r} has no shard {shard_id!r}",
-                advice=f"`p2pnode dataset show {name}` lists them.",
+                advice=f"`p2pnode dataset show {shlex.quote(dataset)}` lists them.",
             )
         path = node.home / f".get-{env.rng.token(8).hex()}"
         try:

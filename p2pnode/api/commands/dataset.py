@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -32,8 +33,12 @@ def publish(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Parquet, CSV, Arrow or JSONL; globs too.")],
     name: Annotated[str, typer.Option(metavar="N", help="The dataset's name, defined if it is new.")],
     append: Annotated[bool, typer.Option("--append", help="Add to its newest version.")] = False,
-    shard_rows: Annotated[int | None, typer.Option(metavar="K", min=1, help="Rows of a shard.")] = None,
-    replicas: Annotated[str | None, typer.Option(metavar="R|all", help="Nodes that hold each shard.")] = None,
+    shard_rows: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Rows of a shard; 1000 unless the node is configured.")
+    ] = None,
+    replicas: Annotated[
+        str | None, typer.Option(metavar="R|all", help="Nodes that hold each shard; 3 unless the node is configured.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="What a shard is on disk.")] = Format.PARQUET,
     strategy: Annotated[Strategy | None, typer.Option(help="How shards are spread.")] = None,
     min_regions: Annotated[int | None, typer.Option(metavar="N", min=1, help="Regions each shard spans.")] = None,
@@ -63,11 +68,12 @@ def publish(
         output.document(found)
         return
     output.text(
-        f"{found['name']}: {found['rows']:,} rows, {output.size(found['bytes'])} in {len(found['shards'])} shards"
-        f" (version {found['version']})"
+        f"{found['name']}: {output.counted(found['rows'], 'row')}, {output.size(found['bytes'])} in"
+        f" {output.counted(len(found['shards']), 'shard')} (version {found['version']})"
     )
     if found["short"]:
-        output.note(f"{found['short']} replicas are still to come; `p2pnode dataset show {name}` tells.")
+        few = output.counted(found["short"], "replica")
+        output.note(f"{few} short of what was asked for; `p2pnode dataset show {shlex.quote(name)}` tells.")
 
 
 @app.command("ls")
@@ -104,7 +110,8 @@ def show(
     if session.json:
         output.document(found)
         return
-    output.text(f"{found['name']} ({found['dataset_id']}): {found['rows']:,} rows, {output.size(found['bytes'])}")
+    rows = output.counted(found["rows"], "row")
+    output.text(f"{found['name']} ({found['dataset_id']}): {rows}, {output.size(found['bytes'])}")
     output.table(
         ("shard_id", "rows", "size", "holders"),
         [
@@ -147,7 +154,10 @@ def get(
     from p2pnode.api import output
 
     session = Session.of(context)
-    written = session.client().download("datasets", name, "shards", shard_id, to=out)
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise UsageError(f"--out {out}: {what}", advice="Name a file in a folder that exists.")
+    written = session.client().download("shards", shard_id, dataset=name, to=out)
     if session.json:
         output.document({"shard_id": shard_id, "bytes": written, "path": str(out)})
     else:
@@ -167,16 +177,19 @@ def _follow(lines: Iterator[dict[str, Any]], name: str, *, quiet: bool) -> dict[
     if quiet or not sys.stderr.isatty():
         return _last(lines)["document"]
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    fields = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"))
-    with Progress(*fields, DownloadColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"publishing {name}", total=None)
+    from p2pnode.api.output import counted, harmless, size
+
+    fields = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*fields, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(harmless(f"publishing {name}"), total=None)
         for line in lines:
             if line["event"] == "done":
                 return line["document"]
             if line["stage"] == "push":
-                bar.update(task, completed=line["rows"], total=line["rows_total"])
+                done = f"{counted(line['rows'], 'row')}, {size(line['bytes'])}"
+                bar.update(task, completed=line["rows"], total=line["rows_total"], description=done)
     raise _cut_off()
 
 

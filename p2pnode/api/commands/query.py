@@ -11,6 +11,9 @@ import typer
 
 from p2pnode.api.commands.session import Session
 
+#: Rows that a terminal is shown: more scroll away unread, and take long to lay out.
+TERMINAL_ROWS_MAX = 500
+
 
 class OnMissing(StrEnum):
     ERROR = "error"
@@ -57,21 +60,43 @@ def query(
 def _show_answer(answer: dict[str, Any], *, quiet: bool) -> None:
     from p2pnode.api import output
 
-    output.table([column["name"] for column in answer["columns"]], answer["rows"])
+    rows = answer["rows"]
+    terminal = output.on_terminal()
+    first = rows[:TERMINAL_ROWS_MAX] if terminal else rows
+    output.table([column["name"] for column in answer["columns"]], first, _value if terminal else _plain_value)
     stats = answer["stats"]
     if stats["coverage"] < 1:
         output.note(f"INCOMPLETE: this answer covers {stats['coverage']:.0%} of the data.")
+    if len(first) < len(rows):
+        output.note(f"These are the first {len(first):,} of {len(rows):,} rows; a file or a pipe gets all of them.")
     if sys.stderr.isatty() and not quiet:
         output.note(
-            f"{len(answer['rows']):,} rows · {stats.get('shards_scanned')} of {stats.get('shards_total')} shards · "
-            f"{output.size(stats.get('bytes_moved', 0))} moved for {output.size(stats.get('bytes_scanned', 0))} "
-            f"scanned · {stats.get('elapsed_ms', 0):.0f} ms"
+            f"{output.counted(len(rows), 'row')} · {stats['shards_scanned']} of "
+            f"{output.counted(stats['shards_total'], 'shard')} · {output.size(stats['bytes_moved'])} moved for "
+            f"{output.size(stats['bytes_scanned'])} scanned · {stats['elapsed_ms']:.0f} ms"
         )
 
 
+def _value(value: Any) -> str:
+    """A value of the data, as SQL and JSON write it: nothing rounded, NULL is not the empty text."""
+    return "NULL" if value is None else _plain_value(value)
+
+
+def _plain_value(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _show_plan(plan: dict[str, Any]) -> None:
+    """What runs where, in the order it happens."""
     from p2pnode.api import output
 
-    for key, value in plan.items():
-        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-        output.text(f"{key}: {shown}")
+    for scan in plan["scans"]:
+        pruned = f", {scan['shards_pruned']} skipped by their statistics" if scan["shards_pruned"] else ""
+        output.text(f"at the holders of {scan['table']} ({output.counted(scan['shards'], 'shard')}{pruned}):")
+        output.text(f"  {scan['sql']}")
+    output.text("at the asker:")
+    output.text(f"  {plan['final']}")
+    for note in plan["notes"]:
+        output.text(f"note: {note}")

@@ -116,7 +116,7 @@ def test_a_datasets_life(shell: Shell, tmp_path: Path) -> None:
 def test_publish_for_people(shell: Shell) -> None:
     code, out, err = shell("dataset", "publish", "a.csv", "--name", "trips", "--replicas", "all")
     assert code == 0
-    assert out.startswith("trips: 1 rows, 100 B in 1 shards")
+    assert out.startswith("trips: 1 row, 100 B in 1 shard (")
     assert err == ""  # no bar without a terminal
     for wrong in ("0", "many", "-1"):
         code, out, err = shell("dataset", "publish", "a.csv", "--name", "trips", "--replicas", wrong)
@@ -142,7 +142,13 @@ def test_answers_in_tables(shell: Shell) -> None:
     code, out, _ = shell("query", "SELECT 1")
     assert (code, out) == (0, "one\tnan\n1\tNaN\n")
     code, out, _ = shell("query", "SELECT 1", "--explain", "--dataset", "trips")
-    assert out.splitlines() == ["sql: SELECT 1", "dataset: trips"]
+    assert out.splitlines() == [
+        "at the holders of trips (2 shards, 1 skipped by their statistics):",
+        "  SELECT 1",
+        "at the asker:",
+        "  SELECT 2",
+        "note: a note",
+    ]
 
 
 def test_no_node_is_exit_3(bare: Shell, tmp_path: Path) -> None:
@@ -177,7 +183,33 @@ def test_no_node_is_exit_3(bare: Shell, tmp_path: Path) -> None:
 def test_misuse_is_exit_2(bare: Shell, arguments: list[str]) -> None:
     code, out, err = bare(*arguments)
     assert (code, out) == (2, "")
-    assert err.strip()
+    assert err.startswith("p2pnode: ")
+    assert "\n  → " in err
+    assert "Value error" not in err
+    if arguments[0] != "-o":
+        assert bare.json(*arguments, code=2)["error"] in ("usage", "config", "address")
+
+
+def test_a_group_without_a_command_shows_its_help(bare: Shell) -> None:
+    code, out, err = bare("dataset")
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: p2pnode dataset ")
+
+
+def test_any_name_of_a_dataset_reaches_the_node(shell: Shell, tmp_path: Path) -> None:
+    for name in ("a/b", "a/shards/b", "50 %?#", "Ω 😀"):
+        [shard] = shell.json("dataset", "publish", "a.csv", "--name", name)["shards"]
+        assert shell.json("dataset", "show", name)["name"] == name
+        out = tmp_path / "shard.parquet"
+        assert shell.json("dataset", "get", name, shard["cid"], "--out", str(out))["bytes"] > 0
+        assert shell.json("dataset", "rm", name)["deleted"] == name
+
+
+@pytest.mark.parametrize("out", [".", "no/such/folder/file"])
+def test_where_a_shard_cannot_be_written(shell: Shell, tmp_path: Path, out: str) -> None:
+    code, _, err = shell("dataset", "get", "trips", "s", "--out", str(tmp_path / out))
+    assert code == 2
+    assert "folder" in err
 
 
 def test_the_one_running_node_is_found_and_several_are_asked_about(twin: ModuleType, bare: Shell) -> None:

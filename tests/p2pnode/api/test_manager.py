@@ -50,7 +50,7 @@ async def journey(ada: DistributedDatasetManager) -> None:
     assert await ada.get_connected_peers() == ["12D3KooWOther"]
     assert await ada.find_dataset_providers("trips") == ["ada"]
     assert [known.name for known in await ada.list_datasets()] == ["trips"]
-    assert (await ada.explain(dataset, "SELECT 1"))["dataset"] == dataset.dataset_id
+    assert (await ada.explain(dataset, "SELECT 1"))["scans"][0]["table"] == dataset.dataset_id
     assert (await ada.get_node_health("ada"))["status"] == "healthy"
     assert set(await ada.get_all_nodes_health()) == {"ada"}
     with pytest.raises(ShardUnavailable) as missing:

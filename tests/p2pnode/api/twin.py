@@ -191,7 +191,8 @@ class Node:
         return Answer(table, stats, 1.0)
 
     async def explain(self, sql: str, *, dataset: str | None = None) -> dict[str, Any]:
-        return {"sql": sql, "dataset": dataset}
+        scan = {"table": dataset, "sql": sql, "columns": [], "shards": 2, "shards_pruned": 1, "partial": False}
+        return {"scans": [scan], "final": "SELECT 2", "notes": ["a note"]}
 
     async def health(self, node_id: str) -> dict[str, Any]:
         if node_id != self.node_id:
