@@ -171,6 +171,10 @@ class DistributedDatasetManager:
         `progress` is called on the caller's own loop. Raises `SchemaMismatch`, `EmptyData`, `Infeasible`,
         `NotDurable`, `NotFound`, `RoleError`.
         """
+        if shard_size is not None:
+            _at_least_one("shard_size", shard_size)
+        if replication_factor not in (None, "all"):
+            _at_least_one("replication_factor", replication_factor)
         node = await self._node()
         balanced = not node.settings.use_consistent_hashing
         published = await self._call(
@@ -297,6 +301,11 @@ def _new_dataset_id() -> str:
 
 def _id(dataset: str | Dataset) -> str:
     return dataset.dataset_id if isinstance(dataset, Dataset) else dataset
+
+
+def _at_least_one(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}={value!r} cannot be", advice="Give a whole number from 1.")
 
 
 def _sql(query: str | None) -> str:

@@ -165,7 +165,8 @@ class Engine:
         """A failure of DuckDB's as one of ours: whose fault it is, and nothing about this machine."""
         if self._shard_dir in str(error):
             return self._unreadable(error)
-        text = str(error)
+        # DuckDB cites the statement that ran here, which nobody wrote so.
+        text = str(error).partition("\n\nLINE ")[0]
         if isinstance(error, duckdb.InterruptException) or "INTERRUPT" in text:
             return Timeout("The statement did not end in time.")
         if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in text:

@@ -143,7 +143,9 @@ class Asker:
             try:
                 manifest = await self._manifest_of(parse_cid(at))
             except BadContentId as error:
-                raise UsageError(f"{at!r} is no version: {error}") from error
+                raise UsageError(
+                    f"{at!r} is no version", advice="A publish and `p2pnode dataset show -o json` tell it: bafyrei…"
+                ) from error
         return _Question(sql, record, manifest, datetime.fromtimestamp(self._env.clock.wall(), UTC))
 
     async def _plan(self, question: _Question, without: frozenset[bytes]) -> Plan:

@@ -52,6 +52,7 @@ PROPOSAL_TIMEOUT_S = 30.0
 #: Random bytes of a dataset id: 26 characters of base32.
 _ID_BYTES = 17
 _ID_CHARS = 26
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DATASET_ID = re.compile(f"ds-[a-z2-7]{{{_ID_CHARS}}}")
 _PROPOSAL_DOMAIN = b"p2pnode-proposal-1\0"
 
@@ -225,8 +226,11 @@ class Datasets:
             raise RoleError(f"A {self._role} defines no datasets.")
         if dataset_id is not None and not _DATASET_ID.fullmatch(dataset_id):
             raise UsageError(f"{dataset_id!r} is no dataset id.")
-        if not name.strip() or len(name) > records.NAME_CHARS_MAX:
-            raise UsageError(f"A dataset's name has 1 to {records.NAME_CHARS_MAX} characters.")
+        if not name.strip() or len(name) > records.NAME_CHARS_MAX or _CONTROL.search(name):
+            raise UsageError(
+                f"A dataset's name has 1 to {records.NAME_CHARS_MAX} characters, none of them a control character.",
+                advice="Name it in a word or two; the rest belongs in its description.",
+            )
         record = DatasetRecord(
             dataset_id=dataset_id or new_dataset_id(self._env.rng.token(_ID_BYTES)),
             name=name,

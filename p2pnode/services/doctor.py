@@ -111,7 +111,12 @@ class Findings:
         if lost:
             return Finding("replicas", False, f"shards without any live holder: {_names(lost)}", "Start their holders.")
         if short:
-            return Finding("replicas", False, f"fewer live replicas than asked for: {_names(short)}", "Start holders.")
+            return Finding(
+                "replicas",
+                False,
+                f"fewer live replicas than asked for: {_names(short)}",
+                "Start the workers that are down; where there are too few, start more and publish again.",
+            )
         return Finding("replicas", True, f"{len(self.placed)} datasets, every shard on all its holders")
 
     def _disk(self) -> Finding:

@@ -84,10 +84,11 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as wrong:
-        raise UsageError(
-            f"{path.name} cannot be read: {str(wrong).splitlines()[0]}",
-            advice="Check that the file is whole and of the format that its suffix says.",
-        ) from None
+        told = str(wrong).splitlines()[0]
+        advice = "Check that the file is whole and of the format that its suffix says."
+        if isinstance(wrong, UnicodeDecodeError) or "UTF8" in told:
+            advice = "Convert it to UTF-8, for example: iconv -f latin1 -t utf-8."
+        raise UsageError(f"{path.name} cannot be read: {told}", advice=advice) from None
 
 
 def _named(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -205,7 +206,12 @@ def _blank_is_null(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _json_lines(path: Path) -> Part:
     def blocks(schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
         options = pajson.ParseOptions(explicit_schema=schema)
-        for block in _lines(path):
+        for number, block in enumerate(_lines(path)):
+            if number == 0 and block.lstrip().startswith(b"["):
+                raise UsageError(
+                    f"{path.name} is one JSON array", advice=f"Write one object a line: jq -c '.[]' {path.name}"
+                )
+            block.decode()  # Arrow does not look whether text is UTF-8
             size = pajson.ReadOptions(block_size=len(block) + 1, use_threads=False)
             yield from pajson.read_json(pa.BufferReader(block), size, options).to_batches()
 

@@ -228,6 +228,17 @@ def test_only_a_client_may_publish_under_a_new_name(twin: ModuleType, tmp_path: 
             bob.shard_dataset("ds-unknown", FRAME)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"shard_size": 0}, {"shard_size": 2.5}, {"replication_factor": 0}, {"replication_factor": "two"}],
+)
+def test_counts_that_cannot_be_are_named(twin: ModuleType, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with p2pnode.sync.connect("ada", storage_dir=tmp_path / "ada") as ada:
+        dataset = ada.create_dataset("trips")
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            ada.shard_dataset(dataset, FRAME, **wrong)
+
+
 def test_what_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="role"):
         manager(tmp_path, role="boss")

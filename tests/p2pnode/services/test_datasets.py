@@ -94,3 +94,11 @@ async def test_an_id_that_is_none_defines_nothing(swarm):
     _, theirs, _ = await with_a_client(swarm, 1)
     with pytest.raises(UsageError, match="no dataset id"):
         theirs[0].define_locally("trains", "", None, "flights")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 129, "two\nlines", "\x1b[2J"])
+async def test_a_name_that_cannot_be_shown_defines_nothing(swarm, name):
+    _, theirs, _ = await with_a_client(swarm, 1)
+    with pytest.raises(UsageError, match="1 to 128 characters"):
+        theirs[0].define_locally(name, "", None, None)
+    assert theirs[0].define_locally("a/b 'c' 👩‍👧", "", None, None).name

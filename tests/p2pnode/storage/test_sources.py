@@ -278,6 +278,22 @@ def test_a_broken_file_is_named(name: str, content: bytes, tmp_path: Path) -> No
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("a.csv", "café\n1\nü\n".encode("latin1"), "UTF-8"),
+        ("a.jsonl", '{"a": "café"}\n'.encode("latin1"), "UTF-8"),
+        ("a.json", b' [{"a": 1}]\n', "one object a line"),
+    ],
+)
+def test_a_file_that_only_needs_converting(name: str, content: bytes, advice: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=name) as caught:
+        read(path)
+    assert advice in caught.value.advice
+
+
 def test_a_parquet_file_cut_in_the_middle_is_named(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet")
     data = bytearray(path.read_bytes())
