@@ -1,8 +1,9 @@
 """Pushing: cut shards onto the disks of their holders, R at once, and their receipts back.
 
-Where a shard goes is placement's word; the dead are skipped, not replaced, so what is short is repaired later and not
-scattered now. A shard stands on ⌊R/2⌋+1 receipts or the whole push fails, and repeating it is safe: holders that have
-a shard say so before a byte is sent.
+Where a shard goes is placement's word. The dead are skipped, and what is short is repaired later rather than scattered
+now; only where too few holders are left for a majority do the next in rank stand in for them, so that a swarm with
+enough disks can always publish. A shard stands on ⌊R/2⌋+1 receipts or the whole push fails, and repeating it is safe:
+holders that have a shard say so before a byte is sent.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import structlog
 import trio
 
 from p2pnode.core.model import EVERYWHERE, Member
+from p2pnode.core.placement import place
 from p2pnode.core.policy import Policy
 from p2pnode.core.receipts import Receipt, quorum
-from p2pnode.env import Env
 from p2pnode.env.together import together
 from p2pnode.errors import Infeasible, NotDurable, P2PNodeError
 from p2pnode.storage.splitter import CutShard
@@ -30,10 +31,6 @@ BATCH_SHARDS_MAX = 64
 BATCH_BYTES_MAX = 256 << 20
 #: Batches on their way to holders at once: one travels while the next is cut.
 BATCHES_MAX = 2
-#: Attempts to push one shard to one holder before it counts as short.
-PUSH_ATTEMPTS_MAX = 3
-#: First pause between attempts, in seconds; doubled each time.
-PUSH_PAUSE_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +45,10 @@ class Progress:
 
 
 class Destination(Protocol):
-    """Where a shard can be sent: over the wire, or onto this node's own disk."""
+    """Where a shard can be sent: over the wire, or onto this node's own disk (`patience` asks either again)."""
 
     async def push(self, peer_id: str, cut: CutShard, ticket: bytes) -> Receipt:
-        """The holder's verified receipt. Raises P2PNodeError; a retryable one may pass."""
+        """The holder's verified receipt. Raises P2PNodeError when there will be none."""
         ...
 
 
@@ -67,7 +64,6 @@ class Pusher:
 
     def __init__(
         self,
-        env: Env,
         destination: Destination,
         members: Sequence[Member],
         policy: Policy,
@@ -78,7 +74,6 @@ class Pusher:
         transfers_max: int,
         progress: Callable[[Progress], None],
     ) -> None:
-        self._env = env
         self._destination = destination
         self._members = [member for member in members if member.role.stores and not member.left]
         self._policy = policy
@@ -151,21 +146,24 @@ class Pusher:
         return len(batch) >= BATCH_SHARDS_MAX or sum(cut.bytes for cut in batch) >= BATCH_BYTES_MAX
 
     async def _push_batch(self, shards: Sequence[CutShard], rows_total: int | None) -> None:
-        ticket = await self._ask_ticket(shards) if self._ask_ticket else b""
-        targets = self._policy.place([cut.cid for cut in shards], self._members)
+        targets = dict(zip(shards, self._policy.place([cut.cid for cut in shards], self._members), strict=True))
         async with together() as nursery:
-            for cut, holders in zip(shards, targets, strict=True):
-                nursery.start_soon(self._push_shard, cut, holders, ticket, rows_total)
+            for start in range(0, len(shards), BATCH_SHARDS_MAX):
+                some = shards[start : start + BATCH_SHARDS_MAX]
+                ticket = await self._ask_ticket(some) if self._ask_ticket else b""
+                for cut in some:
+                    nursery.start_soon(self._push_shard, cut, targets[cut], ticket, rows_total)
 
     async def _push_shard(self, cut: CutShard, holders: Sequence[str], ticket: bytes, rows_total: int | None) -> None:
-        """One shard to all of its holders at once; enough receipts or NotDurable."""
+        """One shard to all of its holders at once, to stand-ins if too few take it; enough receipts or NotDurable."""
+        need = quorum(self.replicas)
         receipts = self._receipts.setdefault(cut.cid, [])
         failures: list[P2PNodeError] = []
 
         async def one(peer_id: str) -> None:
             async with self._limit:
                 try:
-                    receipts.append(await self._push_with_patience(peer_id, cut, ticket))
+                    receipts.append(await self._destination.push(peer_id, cut, ticket))
                 except P2PNodeError as error:
                     failures.append(error)
                     tell = log.info if peer_id in self._failing else log.warning  # one word a peer, not one a shard
@@ -176,25 +174,15 @@ class Pusher:
             for peer_id in holders:
                 if self._alive(peer_id):
                     nursery.start_soon(one, peer_id)
-        if len(receipts) < quorum(self.replicas):
+        if len(receipts) < need:
+            for peer_id in place(cut.cid, self._members, EVERYWHERE, preferences=self._policy.preferences):
+                if len(receipts) < need and peer_id not in holders and self._alive(peer_id):
+                    await one(peer_id)
+        if len(receipts) < need:
             why = f" ({failures[0]})" if failures else ""
-            raise NotDurable(
-                f"A shard reached {len(receipts)} of the {quorum(self.replicas)} disks that it needs{why}."
-            )
+            raise NotDurable(f"A shard reached {len(receipts)} of the {need} disks that it needs{why}.")
         await self._discard(cut)
         self._pushed_rows += cut.rows
         self._pushed_bytes += cut.bytes
         self._pushed_shards += 1
         self._progress(Progress("push", self._pushed_rows, rows_total, self._pushed_shards, self._pushed_bytes))
-
-    async def _push_with_patience(self, peer_id: str, cut: CutShard, ticket: bytes) -> Receipt:
-        pause = PUSH_PAUSE_S
-        for attempt in range(1, PUSH_ATTEMPTS_MAX + 1):
-            try:
-                return await self._destination.push(peer_id, cut, ticket)
-            except P2PNodeError as error:
-                if not error.retryable or attempt == PUSH_ATTEMPTS_MAX:
-                    raise
-            await trio.sleep(pause * (0.5 + self._env.rng.random()))
-            pause *= 2
-        raise AssertionError("the last attempt returns or raises")

@@ -76,8 +76,24 @@ async def test_one_holder_dies_and_the_publish_succeeds(hurt: LocalSwarm, holder
 
 
 @pytest.mark.trio
-async def test_two_holders_die_and_it_fails_whole_or_succeeds_whole(hurt: LocalSwarm) -> None:
+async def test_two_of_five_die_and_others_stand_in(hurt: LocalSwarm, holders_on_disk: Any) -> None:
     victims = [hurt.nodes[1], hurt.nodes[4]]
+    async with hurt.client() as client:
+        shards = await client.shard_dataset(
+            "stood_in", lines_of("stood in"), shard_size=SHARD_ROWS, replication_factor=3, progress=Blow(victims)
+        )
+        assert await total(client, "stood_in") == TOTAL
+        on_disk = holders_on_disk(hurt, [shard.shard_id for shard in shards])
+        assert all(len(holders) >= 2 for holders in on_disk.values())
+        for victim in victims:
+            await victim.start()
+        await hurt.met()
+        await client.delete_dataset("stood_in")
+
+
+@pytest.mark.trio
+async def test_with_one_disk_left_it_fails_whole(hurt: LocalSwarm) -> None:
+    victims = hurt.nodes[2:]
     blow = Blow(victims)
     async with hurt.client() as client:
         with pytest.raises(NotDurable) as failed:

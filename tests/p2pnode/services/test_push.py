@@ -11,8 +11,7 @@ from p2pnode.core.cid import record_cid
 from p2pnode.core.model import Member, NodeRole
 from p2pnode.core.policy import Policy
 from p2pnode.core.receipts import Receipt
-from p2pnode.env import Env
-from p2pnode.errors import Infeasible, IntegrityError, NotDurable, PeerLost
+from p2pnode.errors import Infeasible, IntegrityError, NotDurable, StorageFailed
 from p2pnode.services import push
 from p2pnode.services.push import Progress, Pusher
 from p2pnode.storage.splitter import CutShard
@@ -57,7 +56,6 @@ class Run:
             self.discarded.append(shard.cid)
 
         self.pusher = Pusher(
-            Env(),
             holders,
             [COORDINATOR, *WORKERS],
             policy,
@@ -76,11 +74,6 @@ class Run:
         return await self.pusher.push_all(cuts(), sum(shard.rows for shard in shards))
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "PUSH_PAUSE_S", 0.001)
-
-
 @pytest.mark.trio
 async def test_each_shard_reaches_exactly_r_storage_members_where_placement_says() -> None:
     shards = [cut(number) for number in range(20)]
@@ -95,14 +88,7 @@ async def test_each_shard_reaches_exactly_r_storage_members_where_placement_says
 
 
 @pytest.mark.trio
-async def test_a_passing_failure_is_tried_again() -> None:
-    flaky = Holders({member.peer_id: [PeerLost("once")] for member in WORKERS})
-    _, receipts = await Run(flaky, Policy(3)).push([cut(1)])
-    assert len(next(iter(receipts.values()))) == 3
-
-
-@pytest.mark.trio
-async def test_two_of_three_are_enough_and_the_dead_are_not_replaced() -> None:
+async def test_where_two_of_three_are_left_nobody_stands_in_for_the_dead() -> None:
     shard = cut(1)
     first = Policy(3).place([shard.cid], WORKERS)[0][0]
     run = Run(Holders(), Policy(3), dead=[first])
@@ -113,10 +99,28 @@ async def test_two_of_three_are_enough_and_the_dead_are_not_replaced() -> None:
 @pytest.mark.trio
 async def test_one_of_three_is_not_durable() -> None:
     shard = cut(1)
-    holders = Policy(3).place([shard.cid], WORKERS)[0]
-    refusing = Holders({peer: [IntegrityError("no")] for peer in holders[:2]})
-    with pytest.raises(NotDurable, match="1 of the 2 disks"):
+    refusing = Holders({member.peer_id: [IntegrityError("no")] for member in WORKERS[1:]})
+    with pytest.raises(NotDurable, match=r"[01] of the 2 disks"):
         await Run(refusing, Policy(3)).push([shard])
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("how", ["dead", "full"])
+async def test_the_next_in_rank_stand_in_up_to_a_majority(how: str) -> None:
+    shard = cut(1)
+    ranking = Policy(5).place([shard.cid], WORKERS)[0]
+    assert ranking[:3] == Policy(3).place([shard.cid], WORKERS)[0]
+    full = Holders({peer: [StorageFailed("disk full")] for peer in ranking[:2]} if how == "full" else {})
+    run = Run(full, Policy(3), dead=ranking[:2] if how == "dead" else [])
+    _, receipts = await run.push([shard])
+    assert {receipt.holder for receipt in receipts[shard.cid]} == set(ranking[2:4])
+
+
+@pytest.mark.trio
+async def test_a_balanced_publish_of_any_size_asks_tickets_of_bounded_size() -> None:
+    run = Run(Holders(), Policy(1, balanced=True), tickets=True)
+    await run.push([cut(number) for number in range(push.BATCH_SHARDS_MAX + 5)])
+    assert run.tickets_asked == [push.BATCH_SHARDS_MAX, 5]
 
 
 @pytest.mark.trio
