@@ -1,7 +1,7 @@
 """Where a shard can be read: by what holders say, then by where it should be, then by asking everyone.
 
 Three steps because each may be behind: holdings arrive with the next ping, placement is not yet (or no longer) true,
-and asking costs a round trip to every member. Only live peers are named; whoever reads verifies.
+and asking costs a round trip to every member. Only peers that answer are named; whoever reads verifies.
 """
 
 from __future__ import annotations
@@ -71,8 +71,23 @@ class Locator:
         return found
 
     async def ask_everyone(self, cids: Sequence[bytes]) -> dict[bytes, list[str]]:
-        """Which live storage members have these shards, each asked; what they say is remembered."""
+        """Which storage members have these shards, each asked; what they say is remembered. Those that are taken for
+        dead are asked for what nobody else has: they may be back, and we the last to hear of it.
+        """
         found: dict[bytes, list[str]] = {cid: [] for cid in cids}
+        others = [member.peer_id for member in self._storing() if member.peer_id != self._me]
+        await self._ask([peer_id for peer_id in others if self._alive(peer_id)], cids, found)
+        lacking = [cid for cid, peers in found.items() if not peers and not self._mine(cid)]
+        if lacking:
+            await self._ask([peer_id for peer_id in others if not self._alive(peer_id)], lacking, found)
+        for cid in cids:
+            found[cid].sort()
+            if self._mine(cid):
+                found[cid].insert(0, self._me)
+        return found
+
+    async def _ask(self, peer_ids: Sequence[str], cids: Sequence[bytes], found: dict[bytes, list[str]]) -> None:
+        """Ask all these peers at once and enter what they have in `found`."""
 
         async def one(peer_id: str) -> None:
             for start in range(0, len(cids), CIDS_MAX):
@@ -86,14 +101,8 @@ class Locator:
                         self._holdings.add(peer_id, cid, self._env.clock.now())
 
         async with together() as nursery:
-            for member in self._storing():
-                if member.peer_id != self._me and self._alive(member.peer_id):
-                    nursery.start_soon(one, member.peer_id)
-        for cid in cids:
-            found[cid].sort()
-            if self._mine(cid):
-                found[cid].insert(0, self._me)
-        return found
+            for peer_id in peer_ids:
+                nursery.start_soon(one, peer_id)
 
     def _told(self, cid: bytes) -> list[str]:
         told = [peer for peer in self._holdings.holders_of(cid) if peer != self._me and self._alive(peer)]
