@@ -43,6 +43,7 @@ from p2pnode.services.health import HealthService
 from p2pnode.services.joining import JoiningService
 from p2pnode.services.locate import Locator
 from p2pnode.services.metadata import MetadataService
+from p2pnode.services.patience import Patient
 from p2pnode.services.publish import Publisher
 from p2pnode.services.query import FragmentService
 from p2pnode.services.shard_transfer import ShardTransferService
@@ -177,8 +178,9 @@ class Node:
             alive=self._is_alive,
         )
         self._fragments = FragmentService(store, runner, queries_max=settings.queries_max)
+        holders = Patient(env, self._transfer, settings, alive=self._is_alive)
         self._publisher = Publisher(
-            env, settings, self._datasets, self._transfer, settings.home / "cutting", alive=self._is_alive
+            env, settings, self._datasets, holders, settings.home / "cutting", alive=self._is_alive
         )
         #: Deeds that are wholly one part's; see there.
         self.publish = self._publisher.publish

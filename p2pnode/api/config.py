@@ -30,6 +30,10 @@ NODE_ID = re.compile(r"[^\s/\\.][^\s/\\]{0,127}")
 #: A pre-shared swarm key: 32 bytes as hex.
 SWARM_KEY = re.compile(r"[0-9a-fA-F]{64}")
 
+#: Keys of the seed's table whose parts are not built yet. They are checked like any other, so that the table loads as
+#: it stands; whoever sets one is told that nothing reads it.
+UNREAD = ("health_check_interval", "collect_metrics", "metrics_retention_days", "prefetch_shards")
+
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
 
@@ -195,6 +199,11 @@ class DistributedConfig(BaseSettings):
         """Where each `section.key` came from: a flag, an environment name, a file, or the default."""
         return dict(self._origins)
 
+    @property
+    def unread(self) -> list[str]:
+        """Keys that were set although nothing reads them yet."""
+        return [key for key in UNREAD if key in self.model_fields_set]
+
     def values(self) -> dict[str, Any]:
         """Every `section.key` and its value; secrets are shown only as set or unset."""
         found = {f"distributed.{key}": getattr(self, key) for key in _KEYS["distributed"]}
@@ -224,7 +233,6 @@ class DistributedConfig(BaseSettings):
             shard_rows=self.default_shard_size,
             replicas=self.default_replication_factor,
             use_consistent_hashing=self.use_consistent_hashing,
-            prefetch_shards=self.prefetch_shards,
             retries=self.max_retries,
             backoff_factor=self.backoff_factor,
             breaker_threshold=self.circuit_breaker_threshold,
@@ -232,9 +240,6 @@ class DistributedConfig(BaseSettings):
             transfers_max=self.max_concurrent_transfers,
             queries_max=self.max_concurrent_queries,
             probe_s=self.membership.probe_s,
-            sample_s=self.health_check_interval,
-            collect_metrics=self.collect_metrics,
-            metrics_retention_days=self.metrics_retention_days,
             query_timeout_s=self.query.timeout_s,
             query_memory_bytes=self.query.memory_limit,
             query_workers=self.query.workers,

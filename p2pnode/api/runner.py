@@ -145,6 +145,8 @@ class Runner:
         """Whoever listens beyond loopback in Python has written so: no further flag, but a word about it."""
         keep_off_stdout()
         settings = dataclasses.replace(self._config.to_settings(self.home), node_id=self.node_id)
+        if self._config.unread:
+            log.warning("settings_without_effect", keys=self._config.unread, advice="Nothing reads them yet.")
         wide = [text for text in settings.listen if not is_loopback(text)]
         if wide and not settings.swarm_key and not settings.open_swarm:
             log.warning("open_swarm", listen=wide, advice="Anyone who can dial may join; set [network] swarm_key.")

@@ -36,19 +36,18 @@ class Settings:
     shard_rows: int = 1000
     replicas: int = 3
     use_consistent_hashing: bool = True
-    prefetch_shards: bool = True
 
+    #: Times that a push which may yet succeed is repeated, each pause `backoff_factor` times the last.
     retries: int = 5
     backoff_factor: float = 2.0
+    #: Pushes to one holder that fail in a row, retries and all, until it is left alone for so long.
     breaker_threshold: int = 5
     breaker_timeout_s: float = 60.0
+    #: Transfers at work at once, each way, and statements that other peers may have running here.
     transfers_max: int = 10
     queries_max: int = 5
 
     probe_s: float = 1.0
-    sample_s: float = 60.0
-    collect_metrics: bool = True
-    metrics_retention_days: int = 30
 
     query_timeout_s: float = 60.0
     query_memory_bytes: int = 512 << 20

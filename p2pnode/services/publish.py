@@ -101,7 +101,6 @@ class Publisher:
         await self._env.executor.run(self._env.disk.make_dir, folder)
         try:
             pusher = Pusher(
-                self._env,
                 self._destination,
                 self._datasets.members(),
                 policy,

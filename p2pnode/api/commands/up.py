@@ -52,6 +52,7 @@ def up(
 
     With `-o json` each event of its life is one line on stdout; the first is `ready`, when it has joined.
     """
+    from p2pnode.api import output
     from p2pnode.api.config import DistributedConfig
     from p2pnode.api.home import default_home
 
@@ -75,6 +76,8 @@ def up(
     settings = loaded.to_settings(None if home is None else home.expanduser().absolute())
     settings = replace(settings, join_timeout_s=None)  # a node in the foreground dials until somebody answers
     _refuse_open_doors(settings)
+    if loaded.unread and not session.quiet:
+        output.note(f"p2pnode: nothing reads {', '.join(loaded.unread)} yet.")
     _run(session, settings, loaded.api)
 
 

@@ -58,7 +58,7 @@ def write(home: Path, text: str) -> Path:
     return home
 
 
-def test_the_seeds_table_loads_and_every_key_reaches_the_settings(tmp_path: Path) -> None:
+def test_the_seeds_table_loads_and_every_key_reaches_the_settings_or_is_said_not_to(tmp_path: Path) -> None:
     config = DistributedConfig.load(write(tmp_path, SEED))
     config.bootstrap_peers = [PEER]
     settings = config.to_settings(tmp_path)
@@ -70,8 +70,9 @@ def test_the_seeds_table_loads_and_every_key_reaches_the_settings(tmp_path: Path
     assert (settings.shard_rows, settings.replicas, settings.use_consistent_hashing) == (1001, 4, False)
     assert (settings.retries, settings.backoff_factor) == (6, 2.5)
     assert (settings.breaker_threshold, settings.breaker_timeout_s) == (7, 61)
-    assert (settings.sample_s, settings.collect_metrics, settings.metrics_retention_days) == (62, False, 31)
-    assert (settings.transfers_max, settings.queries_max, settings.prefetch_shards) == (11, 6, False)
+    assert (settings.transfers_max, settings.queries_max) == (11, 6)
+    assert config.unread == ["health_check_interval", "collect_metrics", "metrics_retention_days", "prefetch_shards"]
+    assert DistributedConfig.load(tmp_path / "elsewhere").unread == []
 
 
 def test_our_sections_reach_the_settings(tmp_path: Path) -> None:
