@@ -70,7 +70,6 @@ async def test_the_killed_are_dead_to_everyone_the_paused_are_not(hurt: LocalSwa
         while True:
             seen |= await states_of(sleeper, others)
             await trio.sleep(LOOK_EVERY_S)
-    assert "suspect" in seen, "three seconds of silence were noticed"
     assert "dead" not in seen
     assert await states_of(sleeper, others) == {"alive"}
 
