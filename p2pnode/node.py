@@ -22,6 +22,7 @@ import trio
 from bootstrap.address import PeerAddress, parse_bootstrap
 from bootstrap.identity import Identity
 from bootstrap.joining import Joining
+from p2pnode.core.collection import Collection
 from p2pnode.core.holdings import Holdings
 from p2pnode.core.membership import RELAYS, Detector, State
 from p2pnode.core.model import DatasetRecord, Member, NodeRole
@@ -159,12 +160,14 @@ class Node:
         self._datasets = Datasets(
             env, identity, settings.role, self._metadata, self._net, self._holdings, alive=self._is_alive
         )
+        self._collection = Collection()
         self._transfer = ShardTransferService(
             self._net,
             store,
             env,
             identity,
             check_ticket=self._datasets.check_ticket,
+            promised=self._collection.promised,
             transfers_max=settings.transfers_max,
             stores=settings.role.stores,
         )
@@ -251,7 +254,7 @@ class Node:
             await self._begin_swarm()
         for task in (self._metadata.run, self._health.run, self._joining.run):
             nursery.start_soon(task)
-        nursery.start_soon(keep_sweeping, self.env, self._store, self._datasets)
+        nursery.start_soon(keep_sweeping, self.env, self._store, self._datasets, self._collection)
         nursery.start_soon(self._warm_up)
         if self._has_bootstrap or knew_swarm:
             await self._until_joined(knew_swarm)

@@ -2,8 +2,10 @@
 
 A client may push shards and never get a version signed for them: they were never named, and go after an hour. Shards
 of a deleted or superseded version were named once: a late event or a slow query may still want them, so they stay a
-day. Time counts on this node's monotonic clock from when it first saw the shard unnamed, so a restart only delays.
-This file refuses to delete anything itself, and it never speaks of a shard that is named now.
+day, and so does whatever a node finds on its disk when it starts, for it cannot tell. Time counts on this node's
+monotonic clock from when it first saw the shard unnamed, or last promised somebody that it holds it: a version that
+stands on the promise may be on its way. This file refuses to delete anything itself, and it never speaks of a shard
+that is named now.
 """
 
 from __future__ import annotations
@@ -21,7 +23,16 @@ class Collection:
 
     def __init__(self) -> None:
         self._unnamed_since: dict[bytes, float] = {}
-        self._was_named: set[bytes] = set()
+        #: None until the first look.
+        self._was_named: set[bytes] | None = None
+
+    def promised(self, cid: bytes) -> None:
+        """Somebody was told that this node holds it; its time begins anew."""
+        self._unnamed_since.pop(cid, None)
+
+    def is_due(self, cid: bytes) -> bool:
+        """Whether one that `due` gave is due still: nobody was promised it since."""
+        return cid in self._unnamed_since
 
     def due(self, held: Iterable[bytes], named: Set[bytes], now: float) -> list[bytes]:
         """Content ids that may be deleted now, sorted.
@@ -31,13 +42,13 @@ class Collection:
             named: every shard that a standing version of any dataset names.
         """
         present = set(held)
-        self._was_named |= named & present
-        self._was_named &= present
+        was_named = present if self._was_named is None else (self._was_named | named) & present
+        self._was_named = set(was_named)
         for cid in [cid for cid in self._unnamed_since if cid in named or cid not in present]:
             del self._unnamed_since[cid]
         due = []
         for cid in sorted(present - named):
             since = self._unnamed_since.setdefault(cid, now)
-            if now - since >= (NO_LONGER_NAMED_S if cid in self._was_named else NEVER_NAMED_S):
+            if now - since >= (NO_LONGER_NAMED_S if cid in was_named else NEVER_NAMED_S):
                 due.append(cid)
         return due

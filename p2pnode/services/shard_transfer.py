@@ -80,6 +80,7 @@ class ShardTransferService:
     Args:
         check_ticket: (peer id, ticket, cid, size) raises Unauthorized when that peer may not put that shard here.
         transfers_max: transfers at work at once, each way.
+        promised: told of each shard that somebody was told to be here.
         stores: whether this node's role holds shards.
     """
 
@@ -91,6 +92,7 @@ class ShardTransferService:
         identity: Identity,
         *,
         check_ticket: CheckTicket,
+        promised: Callable[[bytes], None],
         transfers_max: int,
         stores: bool = True,
     ) -> None:
@@ -99,6 +101,7 @@ class ShardTransferService:
         self._env = env
         self._identity = identity
         self._check_ticket = check_ticket
+        self._promised = promised
         self._stores = stores
         # Two bounds: whoever takes a great deal still gives.
         self._taking = trio.CapacityLimiter(transfers_max)
@@ -118,7 +121,7 @@ class ShardTransferService:
     async def have(self, peer_id: str, cids: Sequence[bytes]) -> set[bytes]:
         """Which of these (at most CIDS_MAX) that peer holds, verified. Raises P2PNodeError if it does not answer."""
         if peer_id == self._identity.peer_id:
-            return {cid for cid in cids if self._store.has(cid)}
+            return {cid for cid, here in zip(cids, self._holds(cids), strict=True) if here}
         answer, _ = await self._peers.ask(peer_id, words.SHARD_TRANSFER, words.Have(cids=list(cids)))
         present = _expect(answer, words.Holding, peer_id).present
         return {cid for cid, held in zip(cids, present, strict=False) if held}
@@ -266,7 +269,7 @@ class ShardTransferService:
 
     async def _on_have(self, _peer_id: str, request: Message, exchange: Exchange) -> None:
         assert isinstance(request, words.Have)
-        await exchange.send(words.Holding(present=[self._store.has(cid) for cid in request.cids]))
+        await exchange.send(words.Holding(present=self._holds(request.cids)))
 
     async def _on_ask_outline(self, _peer_id: str, request: Message, exchange: Exchange) -> None:
         assert isinstance(request, words.AskOutline)
@@ -321,7 +324,15 @@ class ShardTransferService:
         sink = self._store_sink(incoming)
         await receive_blocks(exchange.payload(), sink.take, sink.sync)
 
+    def _holds(self, cids: Sequence[bytes]) -> list[bool]:
+        held = [self._store.has(cid) for cid in cids]
+        for cid, here in zip(cids, held, strict=True):
+            if here:
+                self._promised(cid)
+        return held
+
     async def _sign(self, cid: bytes) -> tuple[bytes, bytes]:
+        self._promised(cid)
         found = await self._store.stored(cid)
         body = receipt_body(found.cid, found.rows, found.bytes, found.stats)
         return body, sign_receipt(body, self._identity.sign)

@@ -17,11 +17,11 @@ log = structlog.get_logger(__name__)
 SWEEP_S = 300.0
 
 
-async def keep_sweeping(env: Env, store: ShardStore, datasets: Datasets) -> None:
+async def keep_sweeping(env: Env, store: ShardStore, datasets: Datasets, collection: Collection) -> None:
     """Look every SWEEP_S seconds, until cancelled."""
-    collection = Collection()
     while True:
         await trio.sleep(SWEEP_S)
         for cid in collection.due(store.cids(), datasets.named_shards(), env.clock.now()):
-            await store.delete(cid)
-            log.info("shard_swept", shard=cid_text(cid))
+            if collection.is_due(cid):  # the ones before it took their time
+                await store.delete(cid)
+                log.info("shard_swept", shard=cid_text(cid))

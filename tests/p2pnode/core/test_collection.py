@@ -8,8 +8,15 @@ from p2pnode.core.collection import NEVER_NAMED_S, NO_LONGER_NAMED_S, Collection
 A, B = b"a", b"b"
 
 
-def test_a_shard_that_was_never_named_goes_after_an_hour() -> None:
+def running() -> Collection:
+    """One that has had its first look, at an empty disk."""
     collection = Collection()
+    collection.due([], set(), 0.0)
+    return collection
+
+
+def test_a_shard_that_was_never_named_goes_after_an_hour() -> None:
+    collection = running()
     assert collection.due([A], set(), 0.0) == []
     assert collection.due([A], set(), NEVER_NAMED_S - 1) == []
     assert collection.due([A], set(), NEVER_NAMED_S) == [A]
@@ -23,15 +30,33 @@ def test_one_that_was_named_stays_a_day_longer() -> None:
     assert collection.due([A], set(), 10.0 + NO_LONGER_NAMED_S) == [A]
 
 
-def test_being_named_again_starts_the_clock_anew() -> None:
+def test_what_lay_here_at_the_start_may_have_been_named_and_stays_a_day() -> None:
     collection = Collection()
+    assert collection.due([A], set(), 0.0) == []
+    assert collection.due([A], set(), NO_LONGER_NAMED_S - 1) == []
+    assert collection.due([A], set(), NO_LONGER_NAMED_S) == [A]
+
+
+def test_a_promise_starts_the_clock_anew_even_at_the_last_moment() -> None:
+    collection = running()
+    collection.due([A, B], set(), 0.0)
+    assert collection.due([A, B], set(), NEVER_NAMED_S) == [A, B]
+    collection.promised(A)
+    assert not collection.is_due(A)
+    assert collection.is_due(B)
+    assert collection.due([A], set(), NEVER_NAMED_S + 1) == []
+    assert collection.due([A], set(), 2 * NEVER_NAMED_S + 1) == [A]
+
+
+def test_being_named_again_starts_the_clock_anew() -> None:
+    collection = running()
     collection.due([A], set(), 0.0)
     collection.due([A], {A}, NEVER_NAMED_S - 1)
     assert collection.due([A], set(), NEVER_NAMED_S) == []
 
 
 def test_a_shard_that_left_and_came_back_is_new() -> None:
-    collection = Collection()
+    collection = running()
     collection.due([A], set(), 0.0)
     collection.due([], set(), 1.0)
     assert collection.due([A], set(), NEVER_NAMED_S) == []

@@ -164,6 +164,7 @@ class Swarm:
             env,
             identity,
             check_ticket=only_with_tickets,
+            promised=PROMISED.append,
             transfers_max=2,
             stores=role.stores,
         )
@@ -173,6 +174,8 @@ class Swarm:
 
 
 CLIENTS: set[str] = set()
+#: Shards that some node said it holds.
+PROMISED: list[bytes] = []
 
 
 async def only_with_tickets(peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
@@ -245,6 +248,9 @@ async def test_a_pushed_shard_is_whole_and_receipted(cut: CutShard, tmp_path: Pa
         receipt = await a.transfer.push(b.peer_id, cut)
         assert (receipt.holder, receipt.cid, receipt.rows) == (b.peer_id, cut.cid, 700_000)
         assert (receipt.bytes, set(receipt.stats)) == (cut.bytes, {"n", "x"})
+        assert PROMISED.pop() == cut.cid, "it may not be swept before the version that stands on the receipt has come"
+        assert await a.transfer.have(b.peer_id, [b"none", cut.cid]) == {cut.cid}
+        assert PROMISED.pop() == cut.cid
         assert on_disk(b) == [cid_text(cut.cid) + ".parquet"]
         assert b.store.path_of(cut.cid) is not None
         assert await b.store.verify(cut.cid)
