@@ -7,7 +7,7 @@ knows better. One that lives and yet takes nothing, shard after shard, rests beh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 import trio
@@ -57,6 +57,10 @@ class Patient:
             raise
         self._breaker.succeeded(peer_id)
         return receipt
+
+    async def have(self, peer_id: str, cids: Sequence[bytes]) -> set[bytes]:
+        """As `destination` says. Raises P2PNodeError."""
+        return await self._destination.have(peer_id, cids)
 
     async def _push(self, peer_id: str, cut: CutShard, ticket: bytes) -> Receipt:
         pause_s = FIRST_PAUSE_S

@@ -22,6 +22,7 @@ from p2pnode.core.receipts import Receipt, quorum
 from p2pnode.env.together import together
 from p2pnode.errors import Infeasible, NotDurable, P2PNodeError
 from p2pnode.storage.splitter import CutShard
+from protocols.message import CIDS_MAX
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,8 @@ BATCH_SHARDS_MAX = 64
 BATCH_BYTES_MAX = 256 << 20
 #: Batches on their way to holders at once: one travels while the next is cut.
 BATCHES_MAX = 2
+#: Seconds between two reminders of holders in a long publish; they keep what nobody names for an hour.
+REMIND_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class Destination(Protocol):
 
     async def push(self, peer_id: str, cut: CutShard, ticket: bytes) -> Receipt:
         """The holder's verified receipt. Raises P2PNodeError when there will be none."""
+        ...
+
+    async def have(self, peer_id: str, cids: Sequence[bytes]) -> set[bytes]:
+        """Which of these (at most CIDS_MAX) that holder has; being asked for, they stay. Raises P2PNodeError."""
         ...
 
 
@@ -109,6 +116,28 @@ class Pusher:
         Raises:
             NotDurable: a shard got fewer than ⌊R/2⌋+1 receipts. Nothing was signed; repeating is safe.
         """
+        async with together() as nursery:
+            nursery.start_soon(self._remind)
+            order = await self._push_cuts(cuts, rows_total)
+            nursery.cancel_scope.cancel()
+        return order, {cid: tuple(found) for cid, found in self._receipts.items()}
+
+    async def _remind(self) -> None:
+        """Ask the holders for what they have of this publish, again and again: what nobody names goes after an hour."""
+        while True:
+            await trio.sleep(REMIND_S)
+            held: dict[str, list[bytes]] = {}
+            for receipts in self._receipts.values():
+                for receipt in receipts:
+                    held.setdefault(receipt.holder, []).append(receipt.cid)
+            for peer_id, cids in held.items():
+                for start in range(0, len(cids), CIDS_MAX):
+                    try:
+                        await self._destination.have(peer_id, cids[start : start + CIDS_MAX])
+                    except P2PNodeError as error:
+                        log.info("holder_not_reminded", peer=peer_id, why=str(error))
+
+    async def _push_cuts(self, cuts: AsyncIterable[CutShard], rows_total: int | None) -> tuple[bytes, ...]:
         order: list[bytes] = []
         seen: set[bytes] = set()
         batch: list[CutShard] = []
@@ -138,7 +167,7 @@ class Pusher:
             if batch:
                 await slots.acquire()
                 nursery.start_soon(send, batch)
-        return tuple(order), {cid: tuple(found) for cid, found in self._receipts.items()}
+        return tuple(order)
 
     def _is_full(self, batch: Sequence[CutShard]) -> bool:
         if self._policy.balanced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ class Holder:
         if self.failures:
             raise self.failures.pop(0)
         return Receipt(peer_id, cut.cid, cut.rows, cut.bytes, {}, b"")
+
+    async def have(self, peer_id: str, cids: Sequence[bytes]) -> set[bytes]:
+        return set(cids)
 
     @property
     def pauses(self) -> list[float]:

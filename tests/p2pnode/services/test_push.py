@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from p2pnode.core.cid import record_cid
 from p2pnode.core.model import Member, NodeRole
@@ -30,6 +32,7 @@ class Holders:
     def __init__(self, failures: dict[str, list[Exception]] | None = None) -> None:
         self.failures = failures or {}
         self.received: list[tuple[str, bytes, bytes]] = []
+        self.reminded: list[tuple[str, tuple[bytes, ...]]] = []
 
     async def push(self, peer_id: str, cut: CutShard, ticket: bytes) -> Receipt:
         failures = self.failures.get(peer_id)
@@ -37,6 +40,10 @@ class Holders:
             raise failures.pop(0)
         self.received.append((peer_id, cut.cid, ticket))
         return Receipt(peer_id, cut.cid, cut.rows, cut.bytes, {}, b"")
+
+    async def have(self, peer_id: str, cids: Sequence[bytes]) -> set[bytes]:
+        self.reminded.append((peer_id, tuple(cids)))
+        return set(cids)
 
 
 class Run:
@@ -102,6 +109,20 @@ async def test_one_of_three_is_not_durable() -> None:
     refusing = Holders({member.peer_id: [IntegrityError("no")] for member in WORKERS[1:]})
     with pytest.raises(NotDurable, match=r"[01] of the 2 disks"):
         await Run(refusing, Policy(3)).push([shard])
+
+
+@pytest.mark.trio
+async def test_holders_are_reminded_while_a_publish_is_long(autojump_clock: trio.testing.MockClock) -> None:
+    run = Run(Holders(), Policy(3))
+
+    async def slowly() -> AsyncIterator[CutShard]:
+        for number in range(push.BATCH_SHARDS_MAX):
+            yield cut(number)
+        await trio.sleep(push.REMIND_S + 1)
+
+    _, receipts = await run.pusher.push_all(slowly(), None)
+    reminded = {(peer_id, cid) for peer_id, cids in run.holders.reminded for cid in cids}
+    assert reminded == {(receipt.holder, cid) for cid, found in receipts.items() for receipt in found}
 
 
 @pytest.mark.trio
