@@ -50,6 +50,8 @@ class P2PNodeError(Exception):
         self.message = message or self.code
         self.advice = self.default_advice if advice is None else advice
         self.details = details
+        if self.advice:
+            self.add_note(f"→ {self.advice}")  # where Python shows the error, the next step stands below it
 
     def as_document(self) -> dict[str, Any]:
         """The JSON form that the HTTP API and ``-o json`` show."""

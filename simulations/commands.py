@@ -28,7 +28,7 @@ def demo(
     workers: Annotated[int, typer.Option(metavar="N", min=3, max=16, help="Workers beside the coordinator.")] = 4,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the swarm up until Ctrl-C.")] = False,
 ) -> None:
-    """See a swarm at work: real data published, asked, a worker killed, asked again.
+    """See a swarm at work: real data, SQL, a worker killed, SQL again.
 
     \b
       p2pnode demo

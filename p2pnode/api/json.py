@@ -91,12 +91,35 @@ def _column(column: pa.ChunkedArray) -> list[Any]:
     kind = column.type
     if kinds.is_timestamp(kind) and kind.unit == "ns":
         return _nanoseconds(column)
-    values = column.to_pylist()
+    try:
+        values = column.to_pylist()
+    except (OverflowError, ValueError):
+        return [_beyond(value) for value in column]
     if kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_boolean(kind):
         return values
     if kinds.is_integer(kind) and kind.bit_width <= 32:
         return values
     return [jsonable(value) for value in values]
+
+
+def _beyond(value: pa.Scalar) -> Any:
+    """A value in which some date or time may lie beyond the years of Python's own (1 to 9999)."""
+    import pyarrow as pa
+
+    try:
+        return jsonable(value.as_py())
+    except (OverflowError, ValueError):
+        pass
+    if isinstance(value, pa.StructScalar):
+        return {name: _beyond(inner) for name, inner in value.items()}
+    if isinstance(value, pa.MapScalar):
+        return [[_beyond(inner) for inner in entry.values()] for entry in value.values]
+    if isinstance(value, pa.ListScalar):
+        return [_beyond(inner) for inner in value.values]
+    text = value.cast(pa.string()).as_py()
+    if text.startswith("<"):  # no calendar has it: what DuckDB calls infinity
+        return "infinity" if value.value > 0 else "-infinity"
+    return text.replace(" ", "T")
 
 
 def _nanoseconds(column: pa.ChunkedArray) -> list[Any]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
+from p2pnode.api.json import rows
+from p2pnode.api.output import counted, size
 from p2pnode.core.cid import cid_text
 from p2pnode.core.model import DatasetRecord
 from p2pnode.core.schema import schema_of_bytes
@@ -39,7 +42,7 @@ class Shard:
 
     def __repr__(self) -> str:
         held = ", ".join(self.holders) or "nobody"
-        return f"<Shard {self.shard_id}: {self.rows} rows, {self.bytes} bytes, held by {held}>"
+        return f"<Shard {self.shard_id}: {counted(self.rows, 'row')}, {size(self.bytes)}, held by {held}>"
 
 
 @dataclass(slots=True)
@@ -62,7 +65,11 @@ class Dataset:
         return sum(shard.rows for shard in self.shards)
 
     def __repr__(self) -> str:
-        state = f"{self.rows} rows in {len(self.shards)} shards" if self.version else "nothing published"
+        state = (
+            f"{counted(self.rows, 'row')} in {counted(len(self.shards), 'shard')}"
+            if self.version
+            else "nothing published"
+        )
         return f"<Dataset {self.name!r} ({self.dataset_id}): {state}>"
 
 
@@ -119,8 +126,7 @@ class QueryResult:
 
     def to_polars(self) -> polars.DataFrame:
         """Raises `MissingExtra` when polars is not installed."""
-        frame = _need("polars").from_arrow(self._table)
-        return frame
+        return _need("polars").from_arrow(self._distinct())
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self._table.__arrow_c_stream__(requested_schema)
@@ -133,13 +139,13 @@ class QueryResult:
         return True
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._table.to_batches():
+        for batch in self._distinct().to_batches():
             yield from batch.to_pylist()
 
     def __repr__(self) -> str:
         lines = [f"<QueryResult: {self._summary()}>"]
         if self.columns:
-            shown = [[str(cell) for cell in row.values()] for row in self._head()]
+            shown = [[str(cell) for cell in row] for row in self._head()]
             widths = [max(map(len, column)) for column in zip(self.columns, *shown, strict=True)]
             lines += [_aligned(row, widths) for row in (self.columns, *shown)]
         if len(self) > ROWS_SHOWN:
@@ -148,20 +154,26 @@ class QueryResult:
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row.values())}</tr>" for row in self._head()
-        )
+        body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in self._head())
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self._summary())}</p>"
 
-    def _head(self) -> list[dict[str, Any]]:
-        return self._table.slice(0, ROWS_SHOWN).to_pylist()
+    def _head(self) -> list[list[Any]]:
+        return rows(self._table.slice(0, ROWS_SHOWN))
+
+    def _distinct(self) -> pa.Table:
+        """Columns of one name told apart as DuckDB does it (a, a_1): a row that is a dict holds each name once."""
+        names: list[str] = []
+        for name in self.columns:
+            again = (f"{name}_{number}" for number in count(1))
+            names.append(next(fresh for fresh in chain([name], again) if fresh not in names))
+        return self._table.rename_columns(names)
 
     def _summary(self) -> str:
-        parts = [f"{len(self):,} rows × {len(self.columns)} columns"]
+        parts = [f"{counted(len(self), 'row')} × {counted(len(self.columns), 'column')}"]
         if "shards_scanned" in self.stats:
-            parts.append(f"{self.stats['shards_scanned']} of {self.stats.get('shards_total')} shards scanned")
+            parts.append(f"{self.stats['shards_scanned']} of {counted(self.stats['shards_total'], 'shard')} scanned")
         if "fragments" in self.stats:
-            parts.append(f"{len(self.stats['fragments'])} peers")
+            parts.append(counted(len(self.stats["fragments"]), "fragment"))
         if "elapsed_ms" in self.stats:
             parts.append(f"{self.stats['elapsed_ms']:.0f} ms")
         if self.coverage < 1:

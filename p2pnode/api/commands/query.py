@@ -31,7 +31,7 @@ def query(
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", min=0.001, help="Give up after this.")] = None,
     at: Annotated[str | None, typer.Option(metavar="VERSION", help="Ask a past version of --dataset.")] = None,
 ) -> None:
-    """Answer one SELECT; tables are dataset names and the dialect is DuckDB's.
+    """Answer one SELECT in DuckDB's dialect; tables are dataset names.
 
     \b
       p2pnode query "SELECT carrier, avg(dep_delay) FROM flights GROUP BY carrier"

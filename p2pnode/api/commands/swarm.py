@@ -42,7 +42,7 @@ def health(
     context: typer.Context,
     node: Annotated[str | None, typer.Argument(help="One node; by default all.")] = None,
 ) -> None:
-    """How the nodes are doing: status, CPU, memory, disk, network, loop lag."""
+    """How the nodes do: CPU, memory, disk, network, loop lag."""
     from p2pnode.api import output
 
     session = Session.of(context)

@@ -68,6 +68,26 @@ def test_a_table_keeps_every_value() -> None:
     assert rows(pa.table({"a": pa.array([], pa.int8())})) == []
 
 
+def test_dates_and_times_beyond_python() -> None:
+    far, never = 568_971_820_800_000_000, (1 << 63) - 1
+    stamps = pa.array([0, far, never, -never, None], pa.timestamp("us"))
+    days = pa.array([0, 3_000_000, (1 << 31) - 1, -(1 << 31) + 1, None], pa.date32())
+    told = [
+        ["1970-01-01T00:00:00", "1970-01-01"],
+        ["20000-01-01T00:00:00.000000", "10183-09-21"],
+        ["infinity", "infinity"],
+        ["-infinity", "-infinity"],
+        [None, None],
+    ]
+    assert rows(pa.table({"stamps": stamps, "days": days})) == told
+    lists = pa.array([[far, None]], pa.list_(pa.timestamp("us")))
+    structs = pa.array([{"day": 3_000_000, "n": 1}], pa.struct({"day": pa.date32(), "n": pa.int64()}))
+    maps = pa.array([[("k", far)]], pa.map_(pa.string(), pa.timestamp("us")))
+    assert rows(pa.table({"lists": lists, "structs": structs, "maps": maps})) == [
+        [[told[1][0], None], {"day": "10183-09-21", "n": 1}, [["k", told[1][0]]]]
+    ]
+
+
 def test_two_columns_may_share_a_name() -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
     assert rows(table) == [[1, 2]]
