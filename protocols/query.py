@@ -25,7 +25,10 @@ TABLES_MAX = 64
 
 #: (name, DuckDB type) pairs; a wider table than this is a mistake.
 COLUMNS_MAX = 4096
-Columns = Annotated[list[tuple[Text, Text]], msgspec.Meta(max_length=COLUMNS_MAX)]
+#: A column's type: structs spell out their fields, and theirs.
+TYPE_CHARS_MAX = 256 << 10
+ColumnType = Annotated[str, msgspec.Meta(max_length=TYPE_CHARS_MAX)]
+Columns = Annotated[list[tuple[Text, ColumnType]], msgspec.Meta(max_length=COLUMNS_MAX)]
 
 
 class FragmentTable(msgspec.Struct, frozen=True, omit_defaults=True):

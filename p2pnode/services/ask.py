@@ -176,8 +176,11 @@ class Asker:
         table = await self._run_here(serialization_of(sql), (), self._timeout_s)
         return table.column(0)[0].as_py()
 
+    def _record(self, question: _Question, name: str) -> DatasetRecord | None:
+        return question.dataset if name.lower() == THE_DATASET and question.dataset else self._datasets.known(name)
+
     def _table(self, question: _Question, name: str, without: frozenset[bytes]) -> TableInfo | None:
-        record = question.dataset if name.lower() == THE_DATASET and question.dataset else self._datasets.known(name)
+        record = self._record(question, name)
         if record is None:
             return None
         manifest = record.manifest
@@ -197,6 +200,11 @@ class Asker:
     async def _answer(self, question: _Question, partial: bool, started: float, limit: float) -> Answer:
         deadline = started + limit
         made = await self._plan(question, frozenset())
+        read = [self._record(question, name) for name in made.tables]
+        if question.at is not None and not any(
+            record and record.dataset_id == question.at.dataset_id for record in read
+        ):
+            raise UsageError("`at` is a version of a dataset that the statement does not read.")
         tables = {name: _required_table(self._table(question, name, frozenset()), name) for name in made.tables}
         total = sum(shard.rows for table in tables.values() for shard in table.shards)
         gone: set[bytes] = set()

@@ -94,11 +94,11 @@ class EventLog:
 
     async def adopt(self, genesis: bytes) -> None:
         """Belong to that swarm from now on. Raises IntegrityError if the log belongs to another one."""
-        if self.genesis not in (None, genesis):
-            raise IntegrityError(f"{self._path} belongs to another swarm", advice=self.advice)
         async with self._lock:
+            if self.genesis not in (None, genesis):
+                raise IntegrityError(f"{self._path} belongs to another swarm", advice=self.advice)
             await self._env.executor.run(self._guarded, self._set_genesis, genesis)
-        self.genesis = genesis
+            self.genesis = genesis
 
     async def begin(self, genesis: Event) -> None:
         """Store a genesis event and belong to its swarm, both or neither. Raises as `adopt` and `append` do."""

@@ -17,6 +17,7 @@ This file refuses to place, to fetch and to delete on its own: it keeps what it 
 from __future__ import annotations
 
 import errno
+import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -405,3 +406,5 @@ def _disk_errors(doing: str) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StorageFailed("disk full" if full else f"cannot {doing}: {error.strerror or error}") from error
+    except sqlite3.Error as error:
+        raise StorageFailed(f"cannot {doing}: {error}") from error

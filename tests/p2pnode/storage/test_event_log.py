@@ -96,6 +96,29 @@ async def test_a_swarm_begins_whole_or_not_at_all(path, monkeypatch):
 
 
 @pytest.mark.trio
+async def test_of_two_swarms_met_at_once_one_is_adopted(path):
+    log = await EventLog.open(Env(), path)
+    refused = []
+
+    async def adopt(genesis):
+        try:
+            await log.adopt(genesis)
+        except IntegrityError:
+            refused.append(genesis)
+
+    swarms = [record_cid(b"one"), record_cid(b"two")]
+    async with trio.open_nursery() as nursery:
+        for genesis in swarms:
+            nursery.start_soon(adopt, genesis)
+    assert len(refused) == 1
+    assert log.genesis in set(swarms) - set(refused)
+    await log.close()
+    again = await EventLog.open(Env(), path)
+    assert again.genesis == log.genesis
+    await again.close()
+
+
+@pytest.mark.trio
 async def test_appends_of_one_moment_share_a_commit(path):
     disk = CountingDisk()
     log = await EventLog.open(Env(disk=disk), path)

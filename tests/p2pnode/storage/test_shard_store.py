@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from p2pnode.env import Env, LocalDisk
 from p2pnode.errors import Busy, IntegrityError, NotFound, StorageFailed
 from p2pnode.storage import shard_store
 from p2pnode.storage.incoming import Incoming
+from p2pnode.storage.shard_index import ShardIndex
 from p2pnode.storage.shard_store import ShardStore, StoredShard
 from p2pnode.storage.sources import open_source
 from p2pnode.storage.splitter import CutShard, Cutter
@@ -334,6 +336,22 @@ async def test_running_full_in_the_middle_is_said(cuts: list[CutShard], tmp_path
             await keep(store, cuts[2])
         disk.write_error = 0
         await keep(store, cuts[2])
+
+
+@pytest.mark.trio
+async def test_a_database_that_fails_is_the_disk_failing(
+    cuts: list[CutShard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with opened(tmp_path) as store:
+        monkeypatch.setattr(ShardIndex, "add", full)
+        with pytest.raises(StorageFailed, match="disk is full"):
+            await keep(store, cuts[2])
+        assert not store.has(cuts[2].cid)
+        monkeypatch.undo()
+        assert (await keep(store, cuts[2])).cid == cuts[2].cid
 
 
 @pytest.mark.trio
