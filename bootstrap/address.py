@@ -43,11 +43,6 @@ class Endpoint:
             return ipaddress.ip_address(self.host).is_loopback
         return self.host.rstrip(".").lower() == "localhost"
 
-    @property
-    def is_wildcard(self) -> bool:
-        """Whether it stands for every interface (0.0.0.0 or ::)."""
-        return self.protocol in ("ip4", "ip6") and ipaddress.ip_address(self.host).is_unspecified
-
 
 @dataclass(frozen=True, slots=True)
 class PeerAddress:

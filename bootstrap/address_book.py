@@ -83,11 +83,6 @@ class AddressBook:
         """The peer's addresses, the one most likely to work first."""
         return [record.address for record in sorted(self._records.get(peer_id, {}).values(), key=AddressRecord.rank)]
 
-    def age_s(self, peer_id: str, now: float) -> float | None:
-        """Seconds since the peer was last heard of, or None if it is unknown."""
-        heard = self._heard_at.get(peer_id)
-        return None if heard is None else now - heard
-
     def peers(self) -> list[str]:
         return sorted(self._records)
 

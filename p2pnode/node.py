@@ -244,10 +244,10 @@ class Node:
         self._transport.on_change(self._joining.connection_changed)
         guard = Guard(self._transport, self.env, self._metadata.authorise)
         guard.serve(METADATA, self._metadata.handlers())
-        guard.serve(HEALTH, self._health.handlers)
+        guard.serve(HEALTH, self._health.handlers())
         guard.serve(SHARD_TRANSFER, self._transfer.handlers())
         if self.role.stores:
-            guard.serve(QUERY, self._fragments.handlers)
+            guard.serve(QUERY, self._fragments.handlers())
         await self._vitals.start(nursery)
         knew_swarm = self._metadata.genesis is not None
         if not knew_swarm and not self._has_bootstrap:

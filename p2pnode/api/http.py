@@ -141,7 +141,6 @@ def _dataset_routes(router: APIRouter, node: Node, env: Env) -> None:
 
     @router.post("/datasets")
     async def publish(wanted: PublishRequest) -> Response:
-        balanced = not node.settings.use_consistent_hashing
         return PublishAnswer(
             lambda progress: node.publish(
                 wanted.name,
@@ -150,7 +149,7 @@ def _dataset_routes(router: APIRouter, node: Node, env: Env) -> None:
                 format=wanted.format,
                 shard_rows=wanted.shard_rows,
                 replicas=EVERYWHERE if wanted.replicas == "all" else wanted.replicas,
-                strategy=wanted.strategy or ("balanced_load" if balanced else "consistent_hash"),
+                strategy=wanted.strategy,
                 min_regions=wanted.min_regions,
                 append=wanted.append,
                 progress=progress,

@@ -176,7 +176,6 @@ class DistributedDatasetManager:
         if replication_factor not in (None, "all"):
             _at_least_one("replication_factor", replication_factor)
         node = await self._node()
-        balanced = not node.settings.use_consistent_hashing
         published = await self._call(
             node.publish,
             _id(dataset_id),
@@ -184,7 +183,7 @@ class DistributedDatasetManager:
             format=format,
             shard_rows=shard_size,
             replicas=EVERYWHERE if replication_factor == "all" else replication_factor,
-            strategy=placement_strategy or ("balanced_load" if balanced else "consistent_hash"),
+            strategy=placement_strategy,
             preferences=None if node_preferences is None else [dict(wish) for wish in node_preferences],
             min_regions=min_regions,
             # A client cannot define; its coordinator does that for it, with the publish.

@@ -106,7 +106,7 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     #: Replicas of each shard; EVERYWHERE (0) for all.
     replicas: int = 3
-    #: Placement words beyond R: {"strategy", "preferences", "min_regions", "partition_by", …}.
+    #: Placement words beyond R: see `core.policy`.
     policy: dict[str, Any] = field(default_factory=dict)
     base: bytes | None = None
 

@@ -13,6 +13,11 @@ from typing import Any
 from p2pnode.core.model import Member
 from p2pnode.core.placement import place_each
 
+#: Every shard on its R cheapest members, whatever else they hold.
+CONSISTENT_HASH = "consistent_hash"
+#: The same, with a bound on what one member may hold of a version.
+BALANCED_LOAD = "balanced_load"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -25,7 +30,7 @@ class Policy:
 
     def as_document(self) -> dict[str, Any]:
         """The words kept in the manifest; absent ones have their default."""
-        document: dict[str, Any] = {"strategy": "balanced_load" if self.balanced else "consistent_hash"}
+        document: dict[str, Any] = {"strategy": BALANCED_LOAD if self.balanced else CONSISTENT_HASH}
         if self.preferences:
             document["preferences"] = dict(self.preferences)
         if self.min_regions:
@@ -37,7 +42,7 @@ class Policy:
         """The policy that a manifest records."""
         return cls(
             replicas=replicas,
-            balanced=document.get("strategy") == "balanced_load",
+            balanced=document.get("strategy") == BALANCED_LOAD,
             preferences=document.get("preferences", {}),
             min_regions=document.get("min_regions"),
         )

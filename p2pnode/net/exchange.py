@@ -9,7 +9,7 @@ the stream up.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import trio
 
@@ -18,6 +18,8 @@ from p2pnode.env.net import RawStream, StreamBroken
 from protocols.errors import TRUNCATED, LocalProtocolError, RemoteProtocolError
 from protocols.machine import Closed, Link, NeedData, Payload, PayloadEnd, Received, Side, UnknownVerb
 from protocols.message import Error, Message, ProtocolSpec
+
+M = TypeVar("M", bound=Message)
 
 #: Bytes asked of the stream at once. It gives what is there, so a large number only means fewer calls.
 READ_BYTES = 1 << 20
@@ -187,6 +189,13 @@ class Exchange:
             await self._stream.write(data)
         except StreamBroken as error:
             raise errors.PeerLost(str(error)) from error
+
+
+def expect(message: Message, kind: type[M]) -> M:
+    """The message, of that kind. Raises PeerLost if the peer said another one of those that may stand here."""
+    if not isinstance(message, kind):
+        raise errors.PeerLost(f"{message.verb()} came where {kind.verb()} belongs")
+    return message
 
 
 def _named(error: Error) -> errors.P2PNodeError:

@@ -19,7 +19,7 @@ from p2pnode.env.net import RawStream, StreamHandler, Transport
 from p2pnode.net.exchange import Exchange
 from protocols.errors import UNKNOWN_VERB, LocalProtocolError
 from protocols.machine import Received, Side, UnknownVerb
-from protocols.message import Error, Message, ProtocolSpec
+from protocols.message import TEXT_CHARS_MAX, Error, Message, ProtocolSpec
 
 #: Streams of one peer on one protocol. Twice what an asker of ours opens, for it may have let go of some
 #: already.
@@ -34,8 +34,6 @@ IDLE_S = 600.0
 CROWDED_IDLE_S = 30.0
 #: What to tell a peer that hit a bound.
 RETRY_AFTER_S = 1.0
-#: An error's sentence on the wire; its field allows no more.
-MESSAGE_CHARS_MAX = 4096
 #: Farewells to a peer that misbehaved must not wait for it.
 FAREWELL_S = 1.0
 
@@ -186,7 +184,7 @@ def _as_message(error: errors.P2PNodeError) -> Error:
         details["retry_after_s"] = error.retry_after_s
     return Error(
         code=error.code,
-        message=error.message[:MESSAGE_CHARS_MAX],
+        message=error.message[:TEXT_CHARS_MAX],
         retryable=error.retryable,
         details=details,
     )

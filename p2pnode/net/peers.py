@@ -103,10 +103,6 @@ class Peers:
         known = self._known.get(peer_id)
         return None if known is None else known.role
 
-    def addresses_of(self, peer_id: str) -> list[str]:
-        """Where the peer is said to be, the address most likely to work first."""
-        return self._book.ranked(peer_id)
-
     def rtt_s(self, peer_id: str) -> float | None:
         """Round trip to that peer in seconds, averaged; None before the first health exchange."""
         known = self._known.get(peer_id)

@@ -1,11 +1,11 @@
-"""Asking: a statement in, one complete answer out.
+"""Gathering: one scan of a plan, performed over the holders of its shards.
 
-    plan → for each scan: route its shards over live holders → one stream per holder → Arrow back → final merge
+    route the shards over live holders → one stream per holder → Arrow back; what failed is routed again
 
 Shards are immutable, so any replica gives the same answer: when a holder dies, stalls or turns out to lack a shard,
-its share is routed again over those that are left, and what it had sent is thrown away. Holders are chosen by what
-they say they hold, then by placement, then by asking everyone. What no live peer holds makes the query an error that
-names the shards, or, if the caller asked for that, a labelled partial answer. It never returns short in silence.
+its share is routed again over those that are left, and what it had sent is thrown away. What no live peer holds is
+named in the answer, never left out in silence. This file refuses to decide what that means (`ask`), who may hold a
+shard (`locate`), and who of them reads it (`core.routing`).
 """
 
 from __future__ import annotations

@@ -80,9 +80,8 @@ class HealthService:
         #: Set, and replaced by a new one, whenever a member's state becomes another.
         self._changed = trio.Event()
 
-    @property
     def handlers(self) -> Mapping[type[Message], Handler]:
-        """What this node answers, for `Guard.serve(HEALTH, …)`."""
+        """For the guard to serve HEALTH with."""
         return {
             words.Ping: self._on_ping,
             words.Probe: self._on_probe,

@@ -25,12 +25,12 @@ from p2pnode.core.model import Member, NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
 from p2pnode.errors import GenesisMismatch, NodeIdTaken, NotDurable, P2PNodeError, RoleError
-from p2pnode.net.exchange import Exchange
+from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.ledger import Ledger, OnChange
 from p2pnode.services.spreading import Spreader
-from p2pnode.services.syncing import ANSWER_S, Syncer, expect
+from p2pnode.services.syncing import ANSWER_S, Syncer
 from p2pnode.storage.event_log import EventLog
 from protocols import metadata as words
 from protocols.message import Message

@@ -18,7 +18,7 @@ import structlog
 
 from p2pnode.core.model import EVERYWHERE, DatasetRecord, NodeRole
 from p2pnode.core.placement import check_preferences
-from p2pnode.core.policy import Policy
+from p2pnode.core.policy import BALANCED_LOAD, CONSISTENT_HASH, Policy
 from p2pnode.core.receipts import VersionDraft
 from p2pnode.core.schema import schema_bytes, schema_of_bytes
 from p2pnode.core.settings import Settings
@@ -31,7 +31,7 @@ from p2pnode.storage.splitter import CutShard, cut_shards
 
 log = structlog.get_logger(__name__)
 
-STRATEGIES = ("consistent_hash", "balanced_load")
+STRATEGIES = (CONSISTENT_HASH, BALANCED_LOAD)
 
 
 class Publisher:
@@ -72,7 +72,7 @@ class Publisher:
         format: str = "parquet",
         shard_rows: int | None = None,
         replicas: int | None = None,
-        strategy: str = "consistent_hash",
+        strategy: str | None = None,
         preferences: Sequence[Mapping[str, Any]] | None = None,
         min_regions: int | None = None,
         append: bool = False,
@@ -83,6 +83,7 @@ class Publisher:
         Args:
             data: anything that `storage.sources.open_source` takes.
             replicas: holders of each shard; EVERYWHERE (0) for all storage members; None for the configured default.
+            strategy: one of STRATEGIES; None for the configured one.
             append: add to the newest version rather than replace it.
 
         Raises:
@@ -156,10 +157,12 @@ class Publisher:
     def _policy(
         self,
         replicas: int | None,
-        strategy: str,
+        strategy: str | None,
         preferences: Sequence[Mapping[str, Any]] | None,
         min_regions: int | None,
     ) -> Policy:
+        if strategy is None:
+            strategy = CONSISTENT_HASH if self._settings.use_consistent_hashing else BALANCED_LOAD
         if strategy not in STRATEGIES:
             raise UsageError(f"{strategy!r} is no placement strategy; there are {' and '.join(STRATEGIES)}.")
         chosen = self._settings.replicas if replicas is None else replicas
@@ -170,7 +173,7 @@ class Publisher:
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError('A preference looks like {"node_id": "worker-1", "preference": 0.8}.') from error
         check_preferences(wishes, self._datasets.members())
-        return Policy(chosen, strategy == "balanced_load", wishes, min_regions)
+        return Policy(chosen, strategy == BALANCED_LOAD, wishes, min_regions)
 
     def _ticket_asker(self, record: DatasetRecord) -> Callable[[Sequence[CutShard]], Awaitable[bytes]] | None:
         if self._settings.role.is_member:

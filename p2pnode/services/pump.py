@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
 
+from p2pnode.env.together import together
 from p2pnode.errors import P2PNodeError
 from p2pnode.net.exchange import Exchange
-from protocols.errors import ProtocolError
 from protocols.message import Message
 
 #: Bytes handed to a thread at once: a thread hop costs 0.1 ms, so many of them at 64 KiB would cost as much as the
@@ -63,7 +63,9 @@ async def receive_blocks(pieces: AsyncIterator[memoryview], take: Take, sync: Sy
                     syncing.start_soon(sync)
 
     broken: list[P2PNodeError] = []
-    await _both(read, write)
+    async with together() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(write)
     if broken:
         raise broken[0]
 
@@ -80,24 +82,6 @@ async def send_blocks(exchange: Exchange, message: Message, payload_bytes: int, 
     async def send() -> None:
         await exchange.send_stream(message, payload_bytes, blocks_out)
 
-    await _both(fetch, send)
-
-
-async def _both(first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]]) -> None:
-    """Run both; the first failure of either ends the other and is raised as it is, not in a group."""
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(first)
-            nursery.start_soon(second)
-    except BaseExceptionGroup as group:
-        named, rest = group.split(lambda error: isinstance(error, (P2PNodeError, ProtocolError)))
-        if named is None or rest is not None:
-            raise
-        raise _first(named) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+    async with together() as nursery:
+        nursery.start_soon(fetch)
+        nursery.start_soon(send)

@@ -7,7 +7,7 @@ whole fragment by name, so that the asker can route it elsewhere: a fragment's a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -38,8 +38,8 @@ class FragmentService:
         self._runner = runner
         self._limit = trio.CapacityLimiter(queries_max)
 
-    @property
-    def handlers(self) -> dict[type[Message], Handler]:
+    def handlers(self) -> Mapping[type[Message], Handler]:
+        """For the guard to serve QUERY with."""
         return {Run: self._on_run}
 
     async def _on_run(self, peer_id: str, request: Message, exchange: Exchange) -> None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import structlog
 import trio
@@ -30,12 +30,11 @@ from p2pnode.errors import (
     IntegrityError,
     NotFound,
     P2PNodeError,
-    PeerLost,
     RoleError,
     ShardUnavailable,
     StorageFailed,
 )
-from p2pnode.net.exchange import Exchange
+from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.pump import BLOCK_BYTES, receive_blocks, send_blocks
@@ -59,7 +58,6 @@ RETRY_AFTER_S = 0.5
 IN_MEMORY_BYTES_MAX = 4 << 30
 
 CheckTicket = Callable[[str, bytes, bytes, int], Awaitable[None]]
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ class ShardTransferService:
         self._giving = trio.CapacityLimiter(transfers_max)
 
     def handlers(self) -> Mapping[type[Message], Handler]:
-        """What the guard calls for each request."""
+        """For the guard to serve SHARD_TRANSFER with."""
         return {
             words.Have: self._on_have,
             words.AskOutline: self._on_ask_outline,
@@ -123,7 +121,7 @@ class ShardTransferService:
         if peer_id == self._identity.peer_id:
             return {cid for cid, here in zip(cids, self._holds(cids), strict=True) if here}
         answer, _ = await self._peers.ask(peer_id, words.SHARD_TRANSFER, words.Have(cids=list(cids)))
-        present = _expect(answer, words.Holding, peer_id).present
+        present = expect(answer, words.Holding).present
         return {cid for cid, held in zip(cids, present, strict=False) if held}
 
     async def push(self, peer_id: str, cut: CutShard, ticket: bytes = b"") -> Receipt:
@@ -138,7 +136,7 @@ class ShardTransferService:
         async with self._peers.exchange(
             peer_id, words.SHARD_TRANSFER, put, cut.outline, timeout_s=_patience_s(cut.bytes)
         ) as exchange:
-            offset = _expect(await exchange.receive(), words.Ready, peer_id).offset
+            offset = expect(await exchange.receive(), words.Ready).offset
             if offset < cut.bytes:
                 blocks = self._blocks_of(cut.path, offset)
                 await send_blocks(exchange, words.Piece(offset=offset), cut.bytes - offset, blocks)
@@ -227,7 +225,7 @@ class ShardTransferService:
         if peer_id == self._identity.peer_id:
             return await self._store.outline(cid)
         answer, outline = await self._peers.ask(peer_id, words.SHARD_TRANSFER, words.AskOutline(cid=cid))
-        size = _expect(answer, words.Outline, peer_id).size
+        size = expect(answer, words.Outline).size
         if await self._env.executor.run(cid_of_outline, outline, size) != cid:
             raise IntegrityError(f"{peer_id} gives an outline that is not that of {cid_text(cid)}")
         return outline, size
@@ -242,7 +240,7 @@ class ShardTransferService:
         lacking = incoming.size - incoming.offset
         get = words.Get(cid=incoming.cid, offset=incoming.offset)
         async with self._peers.exchange(peer_id, words.SHARD_TRANSFER, get, timeout_s=_patience_s(lacking)) as exchange:
-            answer = _expect(await exchange.receive(), words.Bytes, peer_id)
+            answer = expect(await exchange.receive(), words.Bytes)
             if (answer.size, answer.offset, exchange.payload_bytes) != (incoming.size, incoming.offset, lacking):
                 raise IntegrityError(f"{peer_id} gives another range of {cid_text(incoming.cid)} than was asked for")
             await receive_blocks(exchange.payload(), sink.take, sink.sync)
@@ -258,7 +256,7 @@ class ShardTransferService:
         return read_receipt(self._identity.peer_id, body, signature, verify)
 
     async def _receipt_of(self, exchange: Exchange, cid: bytes, size: int) -> Receipt:
-        answer = _expect(await exchange.receive(), words.Receipt, exchange.peer_id)
+        answer = expect(await exchange.receive(), words.Receipt)
         body = await exchange.payload_all(exchange.payload_bytes)
         receipt = read_receipt(exchange.peer_id, body, answer.signature, verify)
         if (receipt.cid, receipt.bytes) != (cid, size):
@@ -315,7 +313,7 @@ class ShardTransferService:
     async def _take_piece(self, exchange: Exchange, incoming: Incoming) -> None:
         if incoming.complete:
             return  # an earlier attempt brought all of it and broke before the receipt
-        piece = _expect(await exchange.receive(), words.Piece, exchange.peer_id)
+        piece = expect(await exchange.receive(), words.Piece)
         if (piece.offset, exchange.payload_bytes) != (incoming.offset, incoming.size - incoming.offset):
             raise IntegrityError(
                 f"a piece of {exchange.payload_bytes} bytes from {piece.offset} on, where byte {incoming.offset} to "
@@ -376,12 +374,6 @@ async def _slot(limit: trio.CapacityLimiter) -> AsyncIterator[None]:
 async def _views(blocks: AsyncIterator[bytes]) -> AsyncIterator[memoryview]:
     async for block in blocks:
         yield memoryview(block)
-
-
-def _expect(answer: Message, kind: type[M], peer_id: str) -> M:
-    if not isinstance(answer, kind):
-        raise PeerLost(f"{peer_id} answered {answer.verb()} where {kind.verb()} belongs")
-    return answer
 
 
 def _patience_s(size: int) -> float:

@@ -9,8 +9,7 @@ nothing and the sets still differ, the next one asks for everything. Whoever sen
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import structlog
 import trio
@@ -18,8 +17,9 @@ import trio
 from p2pnode.core.conduct import Conduct
 from p2pnode.core.event import BadEvent, Event, cut
 from p2pnode.env import Env
-from p2pnode.errors import Busy, GenesisMismatch, IntegrityError, P2PNodeError, Timeout
-from p2pnode.net.exchange import Exchange
+from p2pnode.errors import Busy, GenesisMismatch, P2PNodeError, Timeout
+from p2pnode.net.exchange import Exchange, expect
+from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.ledger import Ledger, Taken
 from p2pnode.services.spreading import batches
@@ -28,7 +28,6 @@ from protocols.message import Message
 
 log = structlog.get_logger(__name__)
 
-M = TypeVar("M", bound=Message)
 Marks = dict[tuple[str, bytes], int]
 
 #: Seconds of silence in a sync, and for one push or block, after which the peer is given up.
@@ -122,7 +121,7 @@ class Syncer:
 
     # -- answering -------------------------------------------------------------------------------------------
 
-    def handlers(self) -> Mapping[type[Message], Callable[[str, Message, Exchange], Awaitable[None]]]:
+    def handlers(self) -> Mapping[type[Message], Handler]:
         return {
             words.Sync: self._answer_sync,
             words.Push: self._answer_push,
@@ -190,13 +189,6 @@ class Syncer:
         except P2PNodeError as error:
             log.info("block_not_fetched", peer=peer_id, why=str(error))
             return None
-
-
-def expect(message: Message, kind: type[M]) -> M:
-    """The message, which the protocol's table promises to be of that kind."""
-    if not isinstance(message, kind):
-        raise IntegrityError(f"{message.verb()} where {kind.verb()} belongs")
-    return message
 
 
 async def _next(exchange: Exchange) -> Message:

@@ -1,15 +1,13 @@
-"""How this machine and this process are doing, sampled once a second and kept for ten minutes.
+"""How this machine and this process are doing, sampled once a second.
 
 Loop lag, how late trio wakes a sleeper, is the figure that matters most: peers read it as death, so the
 failure detector grows patient with it. A sample costs about 0.1 ms and is taken in a thread, because a
-hanging filesystem must not hang the node. This file refuses to keep history on disk and to judge what it
-measures.
+hanging filesystem must not hang the node. This file refuses to keep history and to judge what it measures.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +18,6 @@ from p2pnode.env import Env
 
 #: Seconds between samples: what `health` shows is never older than this.
 SAMPLE_S = 1.0
-#: Samples kept: ten minutes of them, about 60 KiB.
-SAMPLES_MAX = 600
 #: Seconds between two measurements of the loop's lag: often enough to meet a stall of that length.
 LAG_PROBE_S = 0.25
 #: Measurements that the worst recent lag is taken over: five seconds.
@@ -48,7 +44,7 @@ class Vitals:
         self._env = env
         self._path = path
         self._started = 0.0
-        self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
+        self._latest: Sample | None = None
         self._lags: deque[float] = deque([0.0], maxlen=LAG_PROBES)
         self._network_bytes: int | None = None
 
@@ -64,12 +60,8 @@ class Vitals:
     @property
     def latest(self) -> Sample:
         """The newest sample. There is one from `start` on."""
-        return self._samples[-1]
-
-    @property
-    def samples(self) -> Sequence[Sample]:
-        """Oldest first, `at` in seconds of the monotonic clock."""
-        return tuple(self._samples)
+        assert self._latest is not None
+        return self._latest
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Take the first sample, then go on in `nursery` until it is cancelled."""
@@ -94,11 +86,11 @@ class Vitals:
         cpu, memory, disk, network_bytes, rss = await self._env.executor.run(_read, process, self._path)
         now = self._env.clock.now()
         rate = 0.0
-        if self._network_bytes is not None:
-            elapsed_s = max(1e-3, now - self._samples[-1].at)
+        if self._network_bytes is not None and self._latest is not None:
+            elapsed_s = max(1e-3, now - self._latest.at)
             rate = max(0, network_bytes - self._network_bytes) / 1000 / elapsed_s
         self._network_bytes = network_bytes
-        self._samples.append(Sample(now, cpu, memory, disk, rate, self.lag_s * 1000, rss))
+        self._latest = Sample(now, cpu, memory, disk, rate, self.lag_s * 1000, rss)
 
 
 def _read(process: psutil.Process, path: Path) -> tuple[float, float, float, int, int]:

@@ -67,7 +67,7 @@ def test_every_mistake_is_named_with_its_place(text, said):
 
 def test_listening():
     assert parse_listen("/ip4/0.0.0.0/tcp/0") == Endpoint("ip4", "0.0.0.0", 0)
-    assert parse_listen("/ip6/::/tcp/4001").is_wildcard
+    assert parse_listen("/ip6/::/tcp/4001") == Endpoint("ip6", "::", 4001)
     with pytest.raises(AddressError, match="own key"):
         parse_listen(f"/ip4/0.0.0.0/tcp/0/p2p/{PEER}")
     with pytest.raises(AddressError, match=r"^listen\[2\]: .* names a host"):

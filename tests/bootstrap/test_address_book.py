@@ -30,8 +30,6 @@ def test_learning_again_forgets_nothing():
     book.failed("p", "a")
     book.learn("p", ["a"], now=9)
     assert book.ranked("p") == ["b", "a"]
-    assert book.age_s("p", now=10) == 1
-    assert book.age_s("nobody", now=10) is None
 
 
 def test_the_peer_unheard_of_longest_makes_room():

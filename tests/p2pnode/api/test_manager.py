@@ -190,8 +190,8 @@ def test_blocking_with_and_without_a_loop(twin: ModuleType, tmp_path: Path) -> N
     assert twin.Node.closed == ["ada"]
 
 
-def test_options_reach_the_node_and_defaults_come_from_the_configuration(twin: ModuleType, tmp_path: Path) -> None:
-    config = DistributedConfig(node_id="ada", use_consistent_hashing=False)
+def test_options_reach_the_node_and_what_was_not_said_is_left_to_it(twin: ModuleType, tmp_path: Path) -> None:
+    config = DistributedConfig(node_id="ada")
     with p2pnode.sync.connect(config=config, storage_dir=tmp_path) as ada:
         ada.create_dataset("trips")
         ada.shard_dataset("trips", FRAME)
@@ -206,7 +206,7 @@ def test_options_reach_the_node_and_defaults_come_from_the_configuration(twin: M
         )
         (_, plain), (_, chosen) = twin.Node.latest.calls
     assert (plain["strategy"], plain["replicas"], plain["shard_rows"], plain["append"]) == (
-        "balanced_load", None, None, False,
+        None, None, None, False,
     )  # fmt: skip
     assert (chosen["strategy"], chosen["replicas"], chosen["append"]) == ("consistent_hash", 2, True)
     assert chosen["preferences"] == [{"node_id": "w", "preference": 0.8}]

@@ -141,7 +141,7 @@ class Wire:
             asker.receive_data(answerer.send(Error(code="unauthorized")))
         else:
             exchange = Said(answerer)
-            await target.service.handlers[type(request)](self._me, received.message, exchange)  # type: ignore[arg-type]
+            await target.service.handlers()[type(request)](self._me, received.message, exchange)  # type: ignore[arg-type]
             asker.receive_data(bytes(exchange.wire))
         answer = asker.next_event()
         assert isinstance(answer, Received)
@@ -326,7 +326,7 @@ async def test_nobody_pings_a_client_and_a_stranger_named_in_a_probe_is_not_dial
     link.receive_data(asker.send(Probe(peer_id="12D3Koo-stranger", timeout_ms=10**9)))
     event = link.next_event()
     assert isinstance(event, Received)
-    await swarm["ann"].service.handlers[Probe](swarm.peer_id("bob"), event.message, exchange)  # type: ignore[arg-type]
+    await swarm["ann"].service.handlers()[Probe](swarm.peer_id("bob"), event.message, exchange)  # type: ignore[arg-type]
     asker.receive_data(bytes(exchange.wire))
     answer = asker.next_event()
     assert isinstance(answer, Received)
