@@ -12,14 +12,23 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
+from p2pnode.core.settings import Settings
+from protocols.health import HEALTH
+from protocols.message import ProtocolSpec
+from protocols.metadata import METADATA
+from protocols.query import QUERY
+from protocols.shard_transfer import SHARD_TRANSFER
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("protocols", "bootstrap", "p2pnode")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+#: Simulations start and measure real nodes from outside, with the world's own clock; their modules are as plain.
+MODULES = [*SOURCES, *sorted((ROOT / "simulations").rglob("*.py"))]
 
 LINES_MAX = 700
 FUNCTION_LINES_MAX = 70
@@ -193,7 +202,7 @@ def test_every_exception_to_the_rules_is_still_needed() -> None:
     assert set(ALLOWED) - used == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_module_says_what_it_is_for_and_keeps_to_one_thing(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
@@ -204,6 +213,31 @@ def test_a_module_says_what_it_is_for_and_keeps_to_one_thing(path: Path) -> None
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < FUNCTION_LINES_MAX, node.name
+
+
+def used(*, beside: set[str]) -> set[str]:
+    """Every attribute that p2pnode reads and every name that it calls, but for those files."""
+    found: set[str] = set()
+    for path in SOURCES:
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith("p2pnode/") and name not in beside:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                    found.add(node.attr)
+                if isinstance(node, ast.Call):
+                    found.add(ast.unparse(node.func).rpartition(".")[2] + "()")
+    return found
+
+
+def test_no_setting_is_taken_that_nobody_reads() -> None:
+    read = used(beside={"p2pnode/api/config.py", "p2pnode/core/settings.py"})
+    assert {field.name for field in fields(Settings)} - read == set()
+
+
+@pytest.mark.parametrize("spec", [METADATA, SHARD_TRANSFER, QUERY, HEALTH], ids=lambda spec: spec.name)
+def test_no_verb_is_answered_that_nobody_asks(spec: ProtocolSpec) -> None:
+    asked = used(beside=set())
+    assert {f"{verb.request.__name__}()" for verb in spec.verbs} - asked == set()
 
 
 @pytest.mark.parametrize(
