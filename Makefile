@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench nightly format clean
+.PHONY: demo test check bench nightly picture format clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -32,6 +32,9 @@ format: $(STAMP)
 
 bench: $(STAMP)         ## each figure as a ratio to a baseline in the same run
 	@$(BIN)/p2pnode bench
+
+picture: $(STAMP)       ## docs/demo.svg, drawn from one real run of the demo
+	@$(BIN)/python -m simulations.picture
 
 nightly: $(STAMP)       ## the long runs
 	@$(BIN)/python -m pytest -m nightly --timeout 3600

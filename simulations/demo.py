@@ -46,14 +46,16 @@ class Story:
     killed: dict[str, Any] = field(default_factory=dict)
 
 
-async def run_demo(workers: int = 4, keep: bool = False, output: Literal["table", "json"] = "table") -> dict[str, Any]:
+async def run_demo(
+    workers: int = 4, keep: bool = False, output: Literal["table", "json"] = "table", *, screen: Screen | None = None
+) -> dict[str, Any]:
     """Run the demo and return its summary; `summary["ok"]` says whether every answer was right.
 
-    `keep` leaves the swarm up until Ctrl-C. Raises MissingExtra without the data, P2PNodeError if the swarm
-    fails.
+    `keep` leaves the swarm up until Ctrl-C; `screen` shows it instead of the terminal. Raises MissingExtra without
+    the data, P2PNodeError if the swarm fails.
     """
     began = trio.current_time()
-    screen = Screen(quiet=output == "json")
+    screen = screen or Screen(quiet=output == "json")
     screen.opening()
     story = Story(screen)
     screen.chapter("A swarm of processes")

@@ -29,10 +29,10 @@ PLAIN_WIDTH = 100
 
 
 class Screen:
-    """Says what happens, in order. `quiet` says nothing."""
+    """Says what happens, in order, on `console` or on stdout. `quiet` says nothing."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(quiet=quiet, highlight=False)
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self._console = console or Console(quiet=quiet, highlight=False)
         if not self._console.is_terminal:
             self._console.width = PLAIN_WIDTH
         self._chapter = 0
@@ -108,8 +108,9 @@ class Screen:
                 table.schema.field(name).type
             )
             shown.add_column(name, justify="right" if numeric else "left")
-        for row in table.to_pylist():
-            shown.add_row(*(_cell(value) for value in row.values()))
+        columns = [_cells(column.to_pylist()) for column in table.columns]
+        for row in zip(*columns, strict=True):
+            shown.add_row(*row)
         body = Group(
             Syntax(sql, "sql", theme="ansi_dark", background_color="default", word_wrap=True),
             shown,
@@ -181,8 +182,14 @@ def _mark(equal: bool) -> str:
     return "[bold green]✓ equal[/]" if equal else "[bold red]✗ differs[/]"
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    # Flight numbers are no amounts.
-    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+def _cells(values: Sequence[Any]) -> list[str]:
+    """A column alike from top to bottom. Small numbers may be names, as flight numbers are, and get no commas."""
+    grouped = any(isinstance(value, int) and value >= 10_000 for value in values)
+    return [
+        f"{value:,.2f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int) and grouped
+        else str(value)
+        for value in values
+    ]
