@@ -222,6 +222,7 @@ class Node:
             candidates=self._locator.candidates,
             ask_everyone=self._locator.ask_everyone,
             until_doubtful=self._health.until_doubtful,
+            until_dead=self._health.until_dead,
             node_id_of=self._datasets.node_id_of,
         )
         return Asker(

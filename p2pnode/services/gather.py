@@ -22,10 +22,22 @@ from p2pnode.core.planner import Scan, TableInfo
 from p2pnode.core.routing import Wanted, route
 from p2pnode.env import Env
 from p2pnode.env.together import together
-from p2pnode.errors import Busy, IntegrityError, P2PNodeError, PeerLost, ShardUnavailable, StorageFailed, Timeout
+from p2pnode.errors import (
+    Busy,
+    IntegrityError,
+    P2PNodeError,
+    PeerLost,
+    QueryError,
+    ShardUnavailable,
+    StorageFailed,
+    Timeout,
+)
 from p2pnode.net.peers import Peers
 from p2pnode.query.spool import Spool
 from p2pnode.services.query import FragmentService, done_of
+from protocols.codec import encode
+from protocols.errors import LocalProtocolError
+from protocols.frame import frame
 from protocols.message import CIDS_MAX
 from protocols.query import QUERY, Batch, Done, FragmentTable, Run
 
@@ -104,7 +116,7 @@ class Gatherer:
     Args:
         candidates: peers worth asking for a shard now, best first (holdings, then placement; live ones only).
         ask_everyone: the last resort: which live peers have these shards, asked one by one.
-        until_doubtful: returns as soon as a peer is suspected or dead.
+        until_doubtful: returns as soon as a peer is suspected or dead, `until_dead` when it is dead.
         node_id_of: the human name of a peer.
     """
 
@@ -118,6 +130,7 @@ class Gatherer:
         candidates: Callable[[bytes], Sequence[str]],
         ask_everyone: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Sequence[str]]]],
         until_doubtful: Callable[[str], Awaitable[None]],
+        until_dead: Callable[[str], Awaitable[None]],
         node_id_of: Callable[[str], str],
     ) -> None:
         self._env = env
@@ -127,6 +140,7 @@ class Gatherer:
         self._candidates = candidates
         self._ask_everyone = ask_everyone
         self._until_doubtful = until_doubtful
+        self._until_dead = until_dead
         self._node_id_of = node_id_of
 
     async def scan(self, scan: Scan, table: TableInfo, deadline: float, new_spool: Callable[[], Spool]) -> ScanAnswer:
@@ -233,6 +247,7 @@ class Gatherer:
             ],
             timeout_ms=math.ceil(remaining * 1000),
         )
+        _check_size(request)
         started = self._env.clock.now()
         try:
             if peer == self._me and self._local is not None:
@@ -263,16 +278,15 @@ class Gatherer:
         return done_of(run, request)
 
     async def _run_there(self, peer: str, request: Run, remaining: float, spool: Spool, replaceable: bool) -> Done:
-        """The exchange with a holder, given up as soon as the holder is doubted and somebody else could answer."""
+        """The exchange with a holder, given up as soon as it is doubted and somebody else could answer, or dead."""
         outcome: list[Done] = []
         async with together() as nursery:
 
             async def watch() -> None:
-                await self._until_doubtful(peer)
+                await (self._until_doubtful if replaceable else self._until_dead)(peer)
                 nursery.cancel_scope.cancel()
 
-            if replaceable:
-                nursery.start_soon(watch)
+            nursery.start_soon(watch)
             async with self._peers.exchange(peer, QUERY, request, timeout_s=remaining) as exchange:
                 while not isinstance(message := await exchange.receive(), Done):
                     assert isinstance(message, Batch)
@@ -283,3 +297,13 @@ class Gatherer:
         if not outcome:
             raise PeerLost(f"{self._node_id_of(peer)} stopped answering.")
         return outcome[0]
+
+
+def _check_size(request: Run) -> None:
+    """Raise QueryError for what no holder would read: a statement, or names and types of columns, beyond all bounds."""
+    try:
+        frame(encode(request))
+    except LocalProtocolError as error:
+        raise QueryError(
+            f"The statement is too long for its holders: {error}.", advice="Read fewer columns at once."
+        ) from error

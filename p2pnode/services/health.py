@@ -108,6 +108,15 @@ class HealthService:
         """Call back with (peer_id, state) whenever a member's state becomes another. It must not raise."""
         self._callbacks.append(callback)
 
+    async def until_dead(self, peer_id: str) -> None:
+        """Return as soon as that member dies or goes. One that is taken for dead already, and yet spoke, has to be
+        alive again before.
+        """
+        while self.state_of(peer_id) in (State.DEAD, State.LEFT):
+            await self._changed.wait()
+        while self.state_of(peer_id) in (State.ALIVE, State.SUSPECT):
+            await self._changed.wait()
+
     async def until_doubtful(self, peer_id: str) -> None:
         """Return as soon as that member is suspected, dead or gone."""
         while self.state_of(peer_id) is State.ALIVE:
