@@ -9,7 +9,7 @@ there, so that a partial answer is an exact answer about less, with its coverage
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,6 +56,8 @@ class _Question:
     dataset: DatasetRecord | None
     at: Manifest | None
     now: datetime
+    #: The swarm was asked once for what is not known here.
+    asked: bool = False
 
 
 class Asker:
@@ -112,7 +114,7 @@ class Asker:
     async def explain(self, sql: str, *, dataset: str | None = None) -> dict[str, Any]:
         """How the statement would be answered, without asking any holder."""
         question = await self._question(sql, dataset, None)
-        made = await self._plan(question, frozenset())
+        question, made = await self._plan(question, frozenset())
         tables = {name: self._table(question, name, frozenset()) for name in made.tables}
         return {
             "pushed": made.pushed,
@@ -148,14 +150,16 @@ class Asker:
                 ) from error
         return _Question(sql, record, manifest, datetime.fromtimestamp(self._env.clock.wall(), UTC))
 
-    async def _plan(self, question: _Question, without: frozenset[bytes]) -> Plan:
-        """Plan; a table unknown here is asked for once round the swarm before it is an error."""
+    async def _plan(self, question: _Question, without: frozenset[bytes]) -> tuple[_Question, Plan]:
+        """Plan; a table of which nothing is known here is asked for once round the swarm before it is an error."""
         try:
-            return await self._plan_as_known(question, without)
+            return question, await self._plan_as_known(question, without)
         except NotFound:
             await self._datasets.refresh()
+        dataset = question.dataset and self._datasets.known(question.dataset.dataset_id)
+        question = replace(question, asked=True, dataset=dataset)
         try:
-            return await self._plan_as_known(question, without)
+            return question, await self._plan_as_known(question, without)
         except NotFound as error:
             if error.details.get("near") or "dataset" not in error.details:
                 raise
@@ -186,6 +190,8 @@ class Asker:
         manifest = record.manifest
         if question.at is not None and question.at.dataset_id == record.dataset_id:
             manifest = question.at
+        if manifest is None and not question.asked:
+            return None  # its first version may be on its way to here
         if manifest is None:
             if not record.schema:
                 raise QueryError(f"Nothing was published to {record.name!r} yet, and it declares no schema.")
@@ -199,7 +205,7 @@ class Asker:
 
     async def _answer(self, question: _Question, partial: bool, started: float, limit: float) -> Answer:
         deadline = started + limit
-        made = await self._plan(question, frozenset())
+        question, made = await self._plan(question, frozenset())
         read = [self._record(question, name) for name in made.tables]
         if question.at is not None and not any(
             record and record.dataset_id == question.at.dataset_id for record in read
@@ -223,7 +229,7 @@ class Asker:
             if not partial:
                 raise _unavailable(missing, total)
             without = frozenset(gone)
-            made = await self._plan(question, without)
+            _, made = await self._plan(question, without)
             tables = {name: _required_table(self._table(question, name, without), name) for name in made.tables}
         left = sum(shard.rows for table_ in tables.values() for shard in table_.shards)
         coverage = left / total if total else 1.0
