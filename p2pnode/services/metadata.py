@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
@@ -58,6 +59,8 @@ JITTER = 0.3
 REFRESH_S = 5.0
 #: Peers asked by one `refresh` before it gives up.
 REFRESH_PEERS = 2
+#: Bytes of peer records in a welcome, half of what a header may have: guests choose how long theirs are.
+TOLD_BYTES_MAX = 512 << 10
 #: Peers that said hello and are no members (clients, newcomers); the oldest go first.
 GUESTS_MAX = 4096
 
@@ -73,6 +76,8 @@ class MetadataService:
         self._ledger = Ledger(env, event_log, identity)
         self._ledger.on_change(self._learn_members)
         self._spreader = Spreader(self._push)
+        #: Clients hear of events as soon as members do, and are no disks to count on.
+        self._herald = Spreader(self._push)
         self._syncer = Syncer(self._ledger, peers, env, pushes_back=settings.role.is_member)
         self._guests: dict[str, NodeRole] = {}
         self._addresses: tuple[str, ...] = ()
@@ -169,6 +174,7 @@ class MetadataService:
         """Push what is authored and compare notes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._spreader.run)
+            nursery.start_soon(self._herald.run)
             nursery.start_soon(self._anti_entropy)
 
     # -- other peers -----------------------------------------------------------------------------------------
@@ -267,6 +273,7 @@ class MetadataService:
             raise RoleError("A client records no events; a coordinator does it on its behalf.")
         event = await self._ledger.write(kind, object_id, body, blocks)
         self._spreader.spread(event, self._connected_members())
+        self._herald.spread(event, self._connected_clients())
         if wait:
             await self._until_durable(event, timeout_s)
         return event
@@ -309,6 +316,9 @@ class MetadataService:
     def _connected_members(self) -> list[str]:
         connected = set(self._peers.connected())
         return [peer_id for peer_id in self._other_members() if peer_id in connected]
+
+    def _connected_clients(self) -> list[str]:
+        return [peer_id for peer_id in self._peers.connected() if self.role_of(peer_id) is NodeRole.CLIENT]
 
     async def _push(self, peer_id: str, events: Sequence[Event]) -> Iterable[bytes]:
         try:
@@ -382,7 +392,6 @@ class MetadataService:
         if hello.role != NodeRole.CLIENT:
             self._check_name(peer_id, hello.node_id)
         self._welcome(peer_id, hello.node_id, hello.role, hello.addresses)
-        known = [record for record in self._peers.known() if record.peer_id != peer_id]
         await exchange.send(
             words.Welcome(
                 node_id=self._settings.node_id,
@@ -390,9 +399,22 @@ class MetadataService:
                 agent=AGENT,
                 genesis=self.genesis or b"",
                 addresses=list(self._addresses),
-                peers=known[: words.PEERS_MAX],
+                peers=self._worth_telling(peer_id),
             )
         )
+
+    def _worth_telling(self, to: str) -> list[words.PeerRecord]:
+        """Peers for a newcomer to meet, members before guests, as many as fit one message."""
+        members = {member.peer_id for member in self.catalog.members()}
+        known = [record for record in self._peers.known() if record.peer_id != to]
+        told: list[words.PeerRecord] = []
+        room = TOLD_BYTES_MAX
+        for record in sorted(known, key=lambda record: record.peer_id not in members)[: words.PEERS_MAX]:
+            room -= len(msgspec.msgpack.encode(record))
+            if room < 0:
+                break
+            told.append(record)
+        return told
 
     async def _answer_propose(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         wish = expect(request, words.Propose)

@@ -92,6 +92,17 @@ async def test_a_taken_node_id_is_refused_naming_the_peer(swarm, autojump_clock)
     assert impostor.metadata.genesis is None
 
 
+async def test_guests_with_long_records_keep_no_newcomer_out(swarm, autojump_clock):
+    first, second = await swarm.founded(2)
+    for number in range(200):
+        guest = Identity.from_seed(bytes([number, *[7] * 31])).peer_id
+        addresses = [f"/dns4/{number}-{place}.{'x' * 480}/tcp/1" for place in range(words.ADDRESSES_MAX)]
+        first.peers.learn(guest, f"guest-{number}", NodeRole.CLIENT, addresses)
+    newcomer = await swarm.node(6)
+    await newcomer.join(first)
+    assert second.peer_id in {record.peer_id for record in newcomer.peers.known()}
+
+
 async def test_a_client_asks_and_follows_but_is_no_member(swarm, autojump_clock):
     first, _ = await swarm.founded(2)
     client = await swarm.node(6, NodeRole.CLIENT)
@@ -107,7 +118,7 @@ async def test_a_client_asks_and_follows_but_is_no_member(swarm, autojump_clock)
     with pytest.raises(Unauthorized):
         await client.peers.ask(first.peer_id, METADATA, push)
     await first.metadata.author(records.DEFINE, "ds-1", define("flights"))
-    await client.metadata.refresh()
+    await trio.sleep(service.ASK_AGAIN_S)  # well before it compares notes of its own accord
     assert client.metadata.catalog.dataset("flights").dataset_id == "ds-1"
 
 
