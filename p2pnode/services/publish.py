@@ -97,7 +97,7 @@ class Publisher:
             raise RoleError("A worker holds shards; it does not publish them.")
         policy = self._policy(replicas, strategy, preferences, min_regions)
         await self._meet_enough(policy.replicas)
-        source, record = await self._open(dataset, data, create)
+        source, record = await self._open(dataset, data, create, append)
         folder = self._cutting / self._env.rng.token(8).hex()
         await self._env.executor.run(self._env.disk.make_dir, folder)
         try:
@@ -139,8 +139,10 @@ class Publisher:
         if live < replicas or replicas == EVERYWHERE:
             await self._datasets.refresh()
 
-    async def _open(self, dataset: str, data: Any, create: bool) -> tuple[Source, DatasetRecord]:
-        """The source and the dataset it goes to, each checked before the other costs anything."""
+    async def _open(self, dataset: str, data: Any, create: bool, append: bool) -> tuple[Source, DatasetRecord]:
+        """The source and the dataset it goes to, each checked before the other costs anything. What is appended is
+        fitted to what is there, as to a schema that was declared.
+        """
         try:
             record = await self._datasets.find(dataset)
         except NotFound:
@@ -148,7 +150,8 @@ class Publisher:
                 raise
             await self._env.executor.run(open_source, data, None)  # data that cannot be published defines no dataset
             record = await self._datasets.define(dataset)
-        declared = schema_of_bytes(record.schema) if record.schema else None
+        wanted = record.manifest.schema if append and record.manifest else record.schema
+        declared = schema_of_bytes(wanted) if wanted else None
         source = await self._env.executor.run(open_source, data, declared)
         if source.missing:
             log.warning("columns_missing", dataset=record.name, columns=list(source.missing), read_as="NULL")

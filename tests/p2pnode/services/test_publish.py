@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from p2pnode.core.model import DatasetRecord, Member, NodeRole
+from p2pnode.core.model import DatasetRecord, Manifest, Member, NodeRole
 from p2pnode.core.receipts import Receipt, VersionDraft
+from p2pnode.core.schema import columns_of, schema_bytes, schema_of_bytes
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
-from p2pnode.errors import NotFound, RoleError, UsageError
+from p2pnode.errors import NotFound, RoleError, SchemaMismatch, UsageError
 from p2pnode.services.publish import Publisher
 from p2pnode.storage.splitter import CutShard
 
@@ -26,6 +28,7 @@ class Swarm:
     def __init__(self, *names: str) -> None:
         self.names = set(names)
         self.drafts: list[VersionDraft] = []
+        self.manifest: Manifest | None = None
 
     def members(self) -> list[Member]:
         return WORKERS
@@ -36,7 +39,7 @@ class Swarm:
     async def find(self, name: str) -> DatasetRecord:
         if name not in self.names:
             raise NotFound(f"There is no dataset {name!r}.")
-        return DatasetRecord(f"ds-{name}", name, "", b"")
+        return DatasetRecord(f"ds-{name}", name, "", b"", manifest=self.manifest)
 
     async def define(self, name: str) -> DatasetRecord:
         self.names.add(name)
@@ -78,6 +81,21 @@ async def test_what_is_not_said_is_the_configurations(tmp_path: Path) -> None:
     assert (third.policy["strategy"], third.replicas, len(third.order)) == ("consistent_hash", 1, 2)
     assert {len(receipts) for receipts in first.receipts.values()} == {2}
     assert list((tmp_path / "cutting").iterdir()) == [], "what was cut is gone when it is held"
+
+
+@pytest.mark.trio
+async def test_what_is_appended_is_fitted_to_what_is_there_before_a_byte_travels(tmp_path: Path) -> None:
+    swarm = Swarm("trips")
+    schema = pa.schema([("id", pa.float64()), ("note", pa.string())])
+    swarm.manifest = Manifest("ds-trips", "parquet", schema_bytes(schema), columns_of(schema), ())
+    publishing = publisher(swarm, tmp_path)
+    await publishing.publish("trips", ROWS, append=True)
+    assert schema_of_bytes(swarm.drafts[0].schema) == schema
+    with pytest.raises(SchemaMismatch, match="extra"):
+        await publishing.publish("trips", [{"extra": 1}], append=True)
+    assert not list((tmp_path / "cutting").iterdir())
+    await publishing.publish("trips", [{"extra": 1}])
+    assert schema_of_bytes(swarm.drafts[1].schema).names == ["extra"], "a version that replaces may have other columns"
 
 
 @pytest.mark.trio
