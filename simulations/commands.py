@@ -51,9 +51,17 @@ def demo(
 
 def bench(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Which figures; by default all.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME…]", help="connect, request, transfer, publish, count, idle; by default all."),
+    ] = None,
 ) -> None:
-    """Measure, each figure as a ratio to a baseline in the same run."""
+    """Measure, each figure as a ratio to a baseline in the same run.
+
+    \b
+      p2pnode bench
+      p2pnode bench count idle
+    """
     from p2pnode.api import output
     from simulations.bench.run import run_bench
 

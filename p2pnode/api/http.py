@@ -7,6 +7,7 @@ the `P2PNodeError` documents with their status, never a traceback. Who may call 
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from p2pnode import __version__
 from p2pnode.api import documents
 from p2pnode.api.http_streams import FileAnswer, PublishAnswer
-from p2pnode.api.json import encode
+from p2pnode.api.json import encode, jsonable
 from p2pnode.core.cid import cid_text
 from p2pnode.core.model import EVERYWHERE
 from p2pnode.env import Env
@@ -200,7 +201,7 @@ def _query_route(router: APIRouter, node: Node, env: Env) -> None:
             at=wanted.at,
         )
         if ARROW_STREAM in request.headers.get("accept", ""):
-            stats = encode({**found.stats, "coverage": found.coverage}).decode()
+            stats = json.dumps(jsonable({**found.stats, "coverage": found.coverage}))  # a header is ASCII
             body = await env.executor.run(_arrow, found.table)
             return Response(body, media_type=ARROW_STREAM, headers={"x-p2pnode-stats": stats})
         return Document(await env.executor.run(lambda: encode(documents.answer(found))))

@@ -158,7 +158,8 @@ async def test_an_answer_as_json_and_as_arrow(twin: ModuleType, tmp_path: Path) 
         assert document["stats"]["coverage"] == 1.0
         answer = await client.post("/v1/query", json={"sql": "SELECT 1"}, headers={"accept": ARROW_STREAM})
         assert pa.ipc.open_stream(answer.content).read_all().column_names == ["one", "nan"]
-        assert json.loads(answer.headers["x-p2pnode-stats"])["coverage"] == 1.0
+        told = json.loads(answer.headers["x-p2pnode-stats"])
+        assert (told["coverage"], told["notes"]) == (1.0, ["Ω 😀: gathered"])
         plan = await client.post("/v1/query", json={"sql": "SELECT 1", "dataset": "t", "explain": True})
         assert plan.json()["scans"][0]["table"] == "t"
 

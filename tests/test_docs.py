@@ -1,0 +1,81 @@
+"""What the pages say is there: links lead somewhere, commands and their options exist, examples parse."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from p2pnode.api.cli import globals_first, run
+from p2pnode.api.config import DistributedConfig
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "protocols" / "SPEC.md"]
+#: Words of a line after which no option of ours follows.
+END = {"|", ";", "#", "&&", ">"}
+
+
+def fenced(language: str) -> list[str]:
+    """The blocks of code in that language, of all pages."""
+    blocks = [re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES]
+    return [block for page in blocks for block in page]
+
+
+def commands() -> list[list[str]]:
+    """Every `p2pnode …` of the consoles, as words."""
+    text = "".join(fenced("console")).replace("\\\n", " ")
+    lines = re.findall(r"^\S*\$ (?:\w+=\S+ )*p2pnode (.*)$", text, re.M)
+    found = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        found.append(words[: next((at for at, word in enumerate(words) if word in END), len(words))])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [page.name for page in PAGES if page.name not in index] == []
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_commands_and_their_options_exist(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arranged = globals_first(words)
+    while arranged[0].startswith("-"):
+        del arranged[:2]
+    depth = next((at for at in (3, 2, 1) if run([*arranged[:at], "--help"]) == 0 and "Usage" in _last(capsys)), 0)
+    assert depth, words
+    run([*arranged[:depth], "--help"])
+    told = capsys.readouterr().out
+    for option in [word for word in arranged if word.startswith("--")]:
+        assert f"  {option} " in told, option
+
+
+def _last(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
+def test_there_are_commands_and_examples() -> None:
+    assert len(commands()) > 12
+    assert len(fenced("python")) > 2
+
+
+@pytest.mark.parametrize("source", fenced("python"))
+def test_python_parses(source: str) -> None:
+    compile(source, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("source", fenced("toml"))
+def test_configuration_loads(source: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(source.replace("12D3Koo…", "12D3KooW").replace('"…"', f'"{"ab" * 32}"'))
+    config = DistributedConfig.load(tmp_path)
+    assert tomllib.loads(source)["distributed"]["node_id"] == config.node_id
