@@ -231,6 +231,9 @@ class Datasets:
                 f"A dataset's name has 1 to {records.NAME_CHARS_MAX} characters, none of them a control character.",
                 advice="Name it in a word or two; the rest belongs in its description.",
             )
+        earlier = self.known(name)
+        if earlier is not None and earlier.name == name and earlier.dataset_id != dataset_id:
+            log.warning("name_taken", dataset=name, by=earlier.dataset_id, advice="By name the earlier one is meant.")
         record = DatasetRecord(
             dataset_id=dataset_id or new_dataset_id(self._env.rng.token(_ID_BYTES)),
             name=name,

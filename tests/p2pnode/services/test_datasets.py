@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
+import structlog.testing
 
 from bootstrap.identity import verify
 from p2pnode.core.cid import record_cid
@@ -102,3 +103,15 @@ async def test_a_name_that_cannot_be_shown_defines_nothing(swarm, name):
     with pytest.raises(UsageError, match="1 to 128 characters"):
         theirs[0].define_locally(name, "", None, None)
     assert theirs[0].define_locally("a/b 'c' 👩‍👧", "", None, None).name
+
+
+async def test_a_second_dataset_of_one_name_is_said_to_be_found_by_its_id_alone(swarm):
+    _, theirs, _ = await with_a_client(swarm, 1)
+    first = await theirs[0].define("flights")
+    with structlog.testing.capture_logs() as said:
+        second = await theirs[0].define("flights")
+    assert [(line["event"], line["by"]) for line in said if line["event"] == "name_taken"] == [
+        ("name_taken", first.dataset_id)
+    ]
+    assert (await theirs[0].find("flights")).dataset_id == first.dataset_id
+    assert (await theirs[0].find(second.dataset_id)).dataset_id == second.dataset_id
