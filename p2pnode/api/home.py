@@ -20,6 +20,8 @@ from p2pnode.errors import SwarmUnreachable, UsageError
 
 API_FILE = "api"
 CONFIG_FILE = "config.toml"
+#: Files in the home that are fetched, or being fetched, only to be sent on.
+FETCHED_PREFIX = ".get-"
 
 
 @dataclass(frozen=True, slots=True)

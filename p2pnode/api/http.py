@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from p2pnode import __version__
 from p2pnode.api import documents
+from p2pnode.api.home import FETCHED_PREFIX
 from p2pnode.api.http_streams import FileAnswer, PublishAnswer
 from p2pnode.api.json import encode, jsonable
 from p2pnode.core.cid import cid_text
@@ -179,7 +180,7 @@ def _dataset_routes(router: APIRouter, node: Node, env: Env) -> None:
                 f"dataset {record.name!r} has no shard {shard_id!r}",
                 advice=f"`p2pnode dataset show {shlex.quote(dataset)}` lists them.",
             )
-        path = node.home / f".get-{env.rng.token(8).hex()}"
+        path = node.home / f"{FETCHED_PREFIX}{env.rng.token(8).hex()}"
         try:
             await node.fetch_shard_to(shard_id, path)
         except BaseException:

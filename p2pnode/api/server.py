@@ -10,12 +10,13 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from p2pnode.api.home import ApiAccess, remove_api_file, write_api_file
-from p2pnode.env import Env
+from p2pnode.api.home import FETCHED_PREFIX, ApiAccess, remove_api_file, write_api_file
+from p2pnode.env import Disk, Env
 from p2pnode.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ async def serve_api(node: Node, env: Env, *, host: str, port: int, token: str) -
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: serve(cast("Any", app), config, shutdown_trigger=stopping.wait))
+        await env.executor.run(_forget_fetched, env.disk, node.home)
         await env.executor.run(write_api_file, node.home, access)
         try:
             yield access
@@ -66,6 +68,13 @@ async def serve_api(node: Node, env: Env, *, host: str, port: int, token: str) -
             remove_api_file(node.home, access)
             stopping.set()
             nursery.cancel_scope.deadline = trio.current_time() + 2 * GRACE_S
+
+
+def _forget_fetched(disk: Disk, home: Path) -> None:
+    """A node that was killed while it fetched a shard for somebody leaves the file behind."""
+    for file in disk.scan(home):
+        if file.name.startswith(FETCHED_PREFIX):
+            disk.unlink(file)
 
 
 def _listen(host: str, port: int) -> socket.socket:

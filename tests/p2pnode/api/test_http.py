@@ -56,6 +56,15 @@ async def test_only_the_owner_gets_in(twin: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.trio
+async def test_what_a_killed_node_was_fetching_is_gone_at_its_next_start(twin: ModuleType, tmp_path: Path) -> None:
+    for name in (".get-0a", ".get-0b.part", "identity.key"):
+        (tmp_path / name).write_bytes(b"x")
+    async with serving(twin, tmp_path):
+        assert not any(name.startswith(".get-") for name in os.listdir(tmp_path))
+        assert (tmp_path / "identity.key").exists()
+
+
+@pytest.mark.trio
 async def test_it_listens_on_loopback_only(twin: ModuleType, tmp_path: Path) -> None:
     env = Env()
     for host in ("0.0.0.0", "192.0.2.1", "example.org"):
