@@ -155,7 +155,10 @@ async def _say_when_slow(ready: trio.Event, bootstrap: Sequence[str]) -> None:
     with trio.move_on_after(SLOW_S):
         await ready.wait()
     if bootstrap and not ready.is_set():
-        output.note(f"p2pnode: nobody answers yet at {', '.join(bootstrap)}; dialing on, Ctrl-C gives up.")
+        output.note(
+            f"p2pnode: nobody answers yet at {', '.join(bootstrap)}; dialing on, Ctrl-C gives up.\n"
+            "  → Check the address, that the node is up, and that both have the same swarm key or none."
+        )
 
 
 async def _until_told(ready: trio.Event, told: trio.Event, everything: trio.CancelScope) -> None:
