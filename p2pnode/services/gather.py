@@ -43,8 +43,9 @@ from protocols.query import QUERY, Batch, Done, FragmentTable, Run
 
 log = structlog.get_logger(__name__)
 
-#: Times that a scan's lost shares are routed again before the query gives up: one per replica and two to spare.
-ROUNDS_MAX = 5
+#: Times that a scan's lost shares are routed before the query gives up: three dead replicas, a wrong guess, what
+#: everyone answered, and some to spare. Each round strikes out a holder, so it ends by itself in small swarms.
+ROUNDS_MAX = 10
 
 
 @dataclass(slots=True)

@@ -158,6 +158,7 @@ async def test_two_deaths_change_nothing_three_are_told_and_it_comes_back(
     assert done.document["stats"]["coverage"] == pytest.approx(rest.num_rows / ROWS)
 
     for node in doomed:
+        await node.kill()
         await node.start()
         assert (node.peer_id, node.addresses) == before[node.node_id]
     await hurt.met()
@@ -175,6 +176,7 @@ async def test_any_two_may_die(
             node.kill()
         await all_right(asker, published, oracle)
         for node in pair:
+            await node.kill()
             await node.start()
         await hurt.met()
 
