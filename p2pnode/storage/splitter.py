@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from p2pnode.core.model import FORMATS
 from p2pnode.core.unixfs import ShardHasher
 from p2pnode.env import Disk, Env
-from p2pnode.errors import EmptyData, UsageError
+from p2pnode.errors import EmptyData, StorageFailed, UsageError
 from p2pnode.storage.sources import Source
 from p2pnode.storage.statistics import PARQUET
 
@@ -83,7 +83,7 @@ class Cutter:
         self._count = 0
 
     def cut(self) -> CutShard | None:
-        """Write the next shard; None when no rows are left."""
+        """Write the next shard; None when no rows are left. Raises EmptyData, StorageFailed."""
         group = self._pieces.take(min(self._shard_rows, ROW_GROUP_ROWS))
         if group is None:
             if not self._count:
@@ -92,13 +92,19 @@ class Cutter:
         path = self._folder / f"{self._count:08d}.{self._format}"
         self._count += 1
         rows = 0
-        with self._disk.open(path, "wb") as file:
-            sink = _HashingFile(file)
-            with _writer(sink, self._source.schema, self._format) as write:
-                while group is not None:
-                    write(group)
-                    rows += group.num_rows
-                    group = self._pieces.take(min(self._shard_rows - rows, ROW_GROUP_ROWS))
+        try:
+            with self._disk.open(path, "wb") as file:
+                sink = _HashingFile(file)
+                with _writer(sink, self._source.schema, self._format) as write:
+                    while group is not None:
+                        write(group)
+                        rows += group.num_rows
+                        group = self._pieces.take(min(self._shard_rows - rows, ROW_GROUP_ROWS))
+        except OSError as error:
+            raise StorageFailed(
+                f"A shard cannot be cut: {error.strerror or error}.",
+                advice="Free some disk where this node has its home; shards are cut there before they are sent.",
+            ) from error
         return CutShard(path, sink.hasher.cid(), sink.hasher.outline(), rows, sink.hasher.size)
 
 

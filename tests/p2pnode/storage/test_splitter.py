@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 
 from p2pnode.core.unixfs import ShardHasher, cid_of_outline
 from p2pnode.env import Env, LocalDisk
-from p2pnode.errors import EmptyData, UsageError
+from p2pnode.errors import EmptyData, StorageFailed, UsageError
 from p2pnode.storage import splitter
 from p2pnode.storage.sources import Source, open_source
 from p2pnode.storage.splitter import CutShard, Cutter, cut_shards
@@ -90,6 +91,7 @@ def test_a_gibibyte_is_cut_in_half_of_it(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
+from typing import BinaryIO
 from p2pnode.env import LocalDisk
 from p2pnode.storage.sources import open_source
 from p2pnode.storage.splitter import Cutter
@@ -126,3 +128,19 @@ def gibibyte(path: Path) -> int:
             writer.write_table(table.cast(writer.schema), row_group_size=count)
             rows += count
     return rows
+
+
+class FullDisk(LocalDisk):
+    """Every file is the one that takes nothing."""
+
+    def open(self, path: Path, mode: str) -> BinaryIO:
+        return super().open(Path("/dev/full"), mode)
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_a_full_disk_is_named_as_such(format: str, tmp_path: Path) -> None:
+    noise = pa.table({"x": np.random.default_rng(1).normal(size=100_000)})
+    for table in (TABLE, noise):
+        cutter = Cutter(open_source(table), FullDisk(), tmp_path, format=format, shard_rows=1 << 20)
+        with pytest.raises(StorageFailed, match="No space left"):
+            cutter.cut()
