@@ -11,11 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from p2pnode.core.cid import record_cid
+from p2pnode.core.cid import cid_text, record_cid
 from p2pnode.core.model import Column, ShardEntry
 from p2pnode.core.planner import Scan, TableInfo
 from p2pnode.env import Env
-from p2pnode.errors import QueryError
+from p2pnode.errors import Busy, IntegrityError, P2PNodeError, PeerLost, QueryError, ShardUnavailable, StorageFailed
 from p2pnode.query.spool import Spool
 from p2pnode.services.gather import Gatherer, ScanAnswer
 from protocols.query import Done, Run
@@ -95,3 +95,81 @@ async def test_a_type_of_any_length_that_a_struct_may_have_is_asked_for() -> Non
 async def test_a_statement_beyond_all_bounds_is_the_users_to_shorten() -> None:
     with pytest.raises(QueryError, match="too long"):
         await scanned(Holders(), "a", sql=f"SELECT a FROM t WHERE a IN ({', '.join(map(str, range(100_000)))})")
+
+
+class Disks:
+    """Peers by name, each with the shards that it holds; those in `broken` answer with that error instead."""
+
+    def __init__(self, held: Mapping[str, set[bytes]], broken: Mapping[str, P2PNodeError] | None = None) -> None:
+        self.held, self.broken = held, broken or {}
+        self.answered: list[tuple[str, list[bytes]]] = []
+        self.asked_everyone = 0
+
+    @asynccontextmanager
+    async def exchange(self, peer_id: str, spec: object, request: Run, *, timeout_s: float) -> AsyncIterator[Any]:
+        wanted = request.tables[0].cids
+        lacking = [cid_text(cid) for cid in wanted if cid not in self.held[peer_id]]
+        if peer_id in self.broken:
+            raise self.broken[peer_id]
+        if lacking:
+            raise ShardUnavailable("not here", missing=tuple(lacking))
+        self.answered.append((peer_id, list(wanted)))
+        yield Holders()
+
+    async def ask_everyone(self, cids: Sequence[bytes]) -> dict[bytes, list[str]]:
+        self.asked_everyone += 1
+        return {cid: [peer for peer in self.held if cid in self.held[peer]] for cid in cids}
+
+    async def scan(self, cids: Sequence[bytes], guess: Mapping[bytes, Sequence[str]]) -> ScanAnswer:
+        gatherer = Gatherer(
+            Env(),
+            cast("Any", self),
+            "me",
+            None,
+            candidates=lambda cid: guess[cid],
+            ask_everyone=self.ask_everyone,
+            until_doubtful=_never,
+            until_dead=_never,
+            node_id_of=str,
+        )
+        columns = (Column("a", "BIGINT"),)
+        scan = Scan("flights", "t", "SELECT a FROM t", columns, tuple(range(len(cids))), "out", partial=False)
+        table = TableInfo("flights", columns, tuple(ShardEntry(cid, 10, 100) for cid in cids), "parquet")
+        return await gatherer.scan(scan, table, Env().clock.now() + 60, lambda: Spool(Env(), Path()))
+
+    def all_answered(self) -> list[bytes]:
+        return sorted(cid for _, cids in self.answered for cid in cids)
+
+
+async def _never(peer_id: str) -> None:
+    await trio.sleep_forever()
+
+
+SHARDS = [record_cid(bytes([number])) for number in range(8)]
+#: What a client guesses that has heard from nobody yet.
+ANYONE = {cid: ["a", "b", "c", "d"] for cid in SHARDS}
+
+
+async def test_a_wrong_guess_is_asked_for_once_and_then_right() -> None:
+    held = {peer: {cid for at, cid in enumerate(SHARDS) if at % 4 == number} for number, peer in enumerate("abcd")}
+    disks = Disks(held)
+    answer = await disks.scan(SHARDS, ANYONE)
+    assert answer.missing == []
+    assert disks.all_answered() == sorted(SHARDS), "each shard once"
+    assert disks.asked_everyone == 1
+
+
+async def test_what_nobody_has_stays_missing_whatever_later_rounds_find() -> None:
+    gone, *rest = SHARDS
+    disks = Disks({"a": set(), "b": set(rest)}, {"a": PeerLost("gone")})
+    answer = await disks.scan(SHARDS, {cid: ["a", "b"] for cid in rest} | {gone: []})
+    assert [shard.cid for shard in answer.missing] == [gone]
+    assert disks.all_answered() == sorted(rest)
+
+
+@pytest.mark.parametrize("error", [IntegrityError("rot"), StorageFailed("full"), Busy("busy"), PeerLost("gone")])
+async def test_a_holder_that_fails_is_replaced(error: P2PNodeError) -> None:
+    disks = Disks({"a": set(SHARDS), "b": set(SHARDS)}, {"a": error})
+    answer = await disks.scan(SHARDS, {cid: ["a", "b"] for cid in SHARDS})
+    assert answer.missing == []
+    assert {peer for peer, _ in disks.answered} == {"b"}
