@@ -142,8 +142,10 @@ class Datasets:
 
     def unknown(self, name: str) -> NotFound:
         """The error for a name that is no dataset's, with those that it may have been meant for."""
-        near = get_close_matches(name, [record.name for record in self.all()], n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        names = [record.name for record in self.all()]
+        near = get_close_matches(name, names, n=3) or [known for known in names if name in known.split()][:3]
+        meant = [known if known.isidentifier() else f'"{known}"' for known in near]  # as SQL wants it
+        hint = f" Did you mean {' or '.join(meant)}?" if near else ""
         return NotFound(f"There is no dataset {name!r}.{hint}", dataset=name, near=near)
 
     async def manifest(self, version: bytes) -> Manifest:

@@ -115,3 +115,12 @@ async def test_a_second_dataset_of_one_name_is_said_to_be_found_by_its_id_alone(
     ]
     assert (await theirs[0].find("flights")).dataset_id == first.dataset_id
     assert (await theirs[0].find(second.dataset_id)).dataset_id == second.dataset_id
+
+
+async def test_a_name_in_sql_without_its_quotes_finds_the_dataset(swarm):
+    _, theirs, _ = await with_a_client(swarm, 1)
+    for name in ("trips", "my trips"):
+        await theirs[0].define(name)
+    assert str(theirs[0].unknown("trisp")).endswith('Did you mean trips or "my trips"?')
+    assert str(theirs[0].unknown("my")).endswith('Did you mean "my trips"?')
+    assert str(theirs[0].unknown("nothing")) == "There is no dataset 'nothing'."
