@@ -29,7 +29,7 @@ def query(
         OnMissing, typer.Option(help="Without a live holder for some shard: fail (exit 5), or answer from the rest.")
     ] = OnMissing.ERROR,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", min=0.001, help="Give up after this.")] = None,
-    at: Annotated[str | None, typer.Option(metavar="VERSION", help="Ask a past version of --dataset.")] = None,
+    at: Annotated[str | None, typer.Option(metavar="VERSION", help="Read a dataset as it was in this version.")] = None,
 ) -> None:
     """Answer one SELECT in DuckDB's dialect; tables are dataset names.
 
