@@ -26,6 +26,8 @@ from rich.text import Text
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "bright_red", "bright_cyan", "bright_magenta")
 #: Columns of text when there is no terminal to ask.
 PLAIN_WIDTH = 100
+#: Columns of text of a shard, before those of the workers: where all do not fit, a worker is its number.
+SHARD_WIDTH = 44
 
 
 class Screen:
@@ -33,7 +35,7 @@ class Screen:
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self._console = console or Console(quiet=quiet, highlight=False)
-        if not self._console.is_terminal:
+        if console is None and not self._console.is_terminal:
             self._console.width = PLAIN_WIDTH
         self._chapter = 0
 
@@ -87,9 +89,11 @@ class Screen:
         table.add_column("shard", no_wrap=True)
         table.add_column("rows", justify="right", no_wrap=True)
         table.add_column("size", justify="right", no_wrap=True)
+        tight = SHARD_WIDTH + sum(len(worker) + 2 for worker in workers) > self._console.width
         for index, worker in enumerate(workers):
             style = "red strike" if worker == gone else COLOURS[index % len(COLOURS)]
-            table.add_column(Text(worker, style), justify="center", no_wrap=True)
+            name = worker.rpartition("-")[2] if tight else worker
+            table.add_column(Text(name, style), justify="center", no_wrap=True)
         for dataset, shard_id, count, size, holders in rows:
             dots = [self._dot(worker, index, holders, gone) for index, worker in enumerate(workers)]
             table.add_row(dataset, f"[dim]…{shard_id[-6:]}[/]", f"{count:,}", size_text(size), *dots)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from simulations.demo_screen import Screen, size_text
 
@@ -35,6 +38,16 @@ def test_a_pipe_gets_every_fact_and_no_control_codes(capsys: pytest.CaptureFixtu
     for fact in ("worker-2", "4242", "120,835", "1.50", "390.1 kB", "…abcdef", "● ", "✗ differs", "answers differ"):
         assert fact in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("width", "workers", "heading"), [(80, 3, "worker-2"), (64, 4, " 2 "), (120, 12, " 12 ")])
+def test_shards_are_whole_on_a_narrow_terminal(width: int, workers: int, heading: str) -> None:
+    console = Console(file=io.StringIO(), record=True, width=width)
+    names = [f"worker-{number}" for number in range(1, workers + 1)]
+    Screen(console=console).shards([("airports", "bafkr4iabcdef", 25_000, 390_123, names[:2])], names)
+    text = console.export_text()
+    for fact in (heading, "airports", "…abcdef", "25,000", "390.1 kB"):
+        assert fact in text
 
 
 def test_beside_json_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
