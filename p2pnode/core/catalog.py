@@ -196,6 +196,11 @@ class Catalog:
         dataset = self._datasets.get(dataset_id)
         return dataset.history.listed() if dataset else []
 
+    def union(self, version: bytes) -> Manifest | None:
+        """The union of concurrent versions with that content id, of any dataset; None if there was none."""
+        unions = (dataset.history.union(version, dataset.deleted) for dataset in self._datasets.values())
+        return next((manifest for manifest in unions if manifest is not None), None)
+
     def digest(self) -> bytes:
         """32 bytes that are equal for equal states."""
         members = [

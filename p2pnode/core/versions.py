@@ -76,6 +76,13 @@ class VersionHistory:
         """What stands now."""
         return self._fold(self.tips(deleted))
 
+    def union(self, version: bytes, deleted: AbstractSet[bytes] = frozenset()) -> Manifest | None:
+        """The union with that content id, which no event names: of what stands now, or stood when it was replaced."""
+        for stood in (self.tips(deleted), *(said.over for said in self._versions.values())):
+            if len(stood) > 1 and (folded := self._fold(stood)).version == version:
+                return folded.manifest
+        return None
+
     def _fold(self, tips: _Tips) -> Folded:
         # An explicit stack: unions of unions nest as deep as the history of concurrent appends is long.
         pending = [tips]

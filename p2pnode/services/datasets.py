@@ -150,13 +150,16 @@ class Datasets:
 
     async def manifest(self, version: bytes) -> Manifest:
         """A version of any dataset by its content id, after one round of sync if it is not here. Raises NotFound."""
-        found = self._metadata.ledger.manifest(version)
+        found = self._version(version)
         if found is None:
             await self._metadata.refresh()
-            found = self._metadata.ledger.manifest(version)
+            found = self._version(version)
         if found is None:
             raise NotFound(f"No version {cid_text(version)} of any dataset is known.")
         return found
+
+    def _version(self, version: bytes) -> Manifest | None:
+        return self._metadata.ledger.manifest(version) or self._metadata.catalog.union(version)
 
     async def refresh(self) -> None:
         """One round of sync with a peer, for what this node may not know yet."""

@@ -192,6 +192,23 @@ def test_concurrent_appends_unite(writers):
     assert len(a.catalog.tips("ds-1")) == 1
 
 
+def test_a_union_is_found_by_its_content_id_also_when_it_was_replaced(writers):
+    a, b, _ = writers
+    a.define()
+    a.publish(1)
+    meet(a, b)
+    a.publish(2, append=True)
+    b.publish(3, append=True)
+    united = meet(a, b).catalog.dataset("ds-1")
+    assert united.version not in a.blocks, "no event names it"
+    assert a.catalog.union(united.version) == united.manifest
+    b.publish(4, append=True)
+    catalog = meet(a, b).catalog
+    assert catalog.dataset("ds-1").version != united.version
+    assert catalog.union(united.version) == united.manifest
+    assert catalog.union(record_cid(b"never")) is None
+
+
 def test_one_publish_that_two_coordinators_carried_out_counts_once(writers):
     a, b, c = writers
     a.define()
