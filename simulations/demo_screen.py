@@ -27,7 +27,7 @@ COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "bright_red", "bright_c
 #: Columns of text when there is no terminal to ask.
 PLAIN_WIDTH = 100
 #: Columns of text of a shard, before those of the workers: where all do not fit, a worker is its number.
-SHARD_WIDTH = 44
+SHARD_WIDTH = 38
 
 
 class Screen:
