@@ -26,6 +26,8 @@ from protocols.query import Batch, Done, FragmentTable, Run
 
 #: Fragments that wait behind the running ones; beyond it the asker is told to go elsewhere.
 FRAGMENTS_WAITING_MAX = 32
+#: Seconds that a peer's fragment may run, whatever it asks for: nobody holds a SQL worker for ever.
+FRAGMENT_S_MAX = 3600.0
 #: Seconds that a full holder asks to be left alone.
 RETRY_AFTER_S = 0.5
 
@@ -44,7 +46,7 @@ class FragmentService:
 
     async def _on_run(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         assert isinstance(request, Run)
-        async with self.run(request.sql, request.tables, request.timeout_ms / 1000) as run:
+        async with self.run(request.sql, request.tables, min(request.timeout_ms / 1000, FRAGMENT_S_MAX)) as run:
             async for piece in run.batches():
                 await exchange.send(Batch(), piece)
         await exchange.send(done_of(run, request))
