@@ -191,6 +191,8 @@ class Pusher:
 
         async def one(peer_id: str) -> None:
             async with self._limit:
+                if not self._alive(peer_id):
+                    return  # it died while this shard waited for its turn
                 try:
                     receipts.append(await self._destination.push(peer_id, cut, ticket))
                 except P2PNodeError as error:

@@ -20,6 +20,9 @@ TOTAL = [{"n": ROWS, "s": sum(range(ROWS))}]
 #: Shards that have arrived when the blow falls: the publish is well under way and far from its end.
 SHARDS_BEFORE = 10
 
+#: A stopped holder is taken for dead after some five seconds; what was on its way to it waits as long again.
+PAUSED_PUBLISH_MAX_S = 20.0
+
 
 def lines_of(word: str) -> pa.Table:
     """Rows that no other dataset has, whose shards nobody holds yet."""
@@ -150,3 +153,21 @@ async def test_the_publishing_node_dies_and_nothing_was_published(
     async with hurt.client() as client:
         assert await total(client, "cut") == TOTAL
         await client.delete_dataset("cut")
+
+
+@pytest.mark.nightly
+@pytest.mark.trio
+async def test_a_holder_that_hangs_does_not_hang_the_publish(hurt: LocalSwarm) -> None:
+    sleeper = hurt.nodes[2]
+    async with hurt.client() as client:
+        sleeper.pause()
+        began = trio.current_time()
+        shards = await client.shard_dataset("hung", lines_of("hung"), shard_size=SHARD_ROWS, replication_factor=3)
+        taken = trio.current_time() - began
+        print(f"a publish past a stopped holder took {taken:.1f} s")
+        assert taken <= PAUSED_PUBLISH_MAX_S
+        assert all(len(shard.holders) >= 2 and sleeper.node_id not in shard.holders for shard in shards)
+        sleeper.resume()
+        await hurt.met()
+        assert await total(client, "hung") == TOTAL
+        await client.delete_dataset("hung")
