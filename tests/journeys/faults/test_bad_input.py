@@ -107,7 +107,7 @@ def test_appending_other_columns(six: LocalSwarm, fruit: Path, command: Any, tmp
     other = tmp_path / "other.csv"
     other.write_text("name,colour\napple,green\n")
     done = command(six.nodes[0], "dataset", "publish", str(other), "--name", "fruit", "--append")
-    assert is_clear(done, 2, "schema_mismatch", "fruit")
+    assert is_clear(done, 2, "schema_mismatch", "colour")
     assert command(six.nodes[0], "query", "SELECT sum(weight) FROM fruit").document["rows"] in ([[7]], [["7"]])
 
 
