@@ -45,11 +45,13 @@ from p2pnode.services.joining import JoiningService
 from p2pnode.services.locate import Locator
 from p2pnode.services.metadata import MetadataService
 from p2pnode.services.patience import Patient
+from p2pnode.services.proposals import Proposals
 from p2pnode.services.publish import Publisher
 from p2pnode.services.query import FragmentService
 from p2pnode.services.shard_transfer import ShardTransferService
 from p2pnode.services.sweep import keep_sweeping
 from p2pnode.services.vitals import Vitals
+from p2pnode.services.wishes import Wishes
 from p2pnode.storage.event_log import EventLog
 from p2pnode.storage.home_lock import hold_home
 from p2pnode.storage.identity_file import load_or_create
@@ -157,16 +159,18 @@ class Node:
         self._vitals = Vitals(env, settings.home)
         self._metadata = MetadataService(self._net, events, identity, env, settings)
         self._health = self._build_health()
+        self._wishes = Wishes(identity, settings.role, self._metadata, self._net, alive=self._is_alive)
         self._datasets = Datasets(
-            env, identity, settings.role, self._metadata, self._net, self._holdings, alive=self._is_alive
+            env, settings.role, self._metadata, self._wishes, self._holdings, alive=self._is_alive
         )
+        self._proposals = Proposals(env, identity, settings.role, self._metadata, self._datasets)
         self._collection = Collection()
         self._transfer = ShardTransferService(
             self._net,
             store,
             env,
             identity,
-            check_ticket=self._datasets.check_ticket,
+            check_ticket=self._proposals.check_ticket,
             promised=self._collection.promised,
             transfers_max=settings.transfers_max,
             stores=settings.role.stores,
@@ -183,7 +187,7 @@ class Node:
         self._fragments = FragmentService(store, runner, queries_max=settings.queries_max)
         holders = Patient(env, self._transfer, settings, alive=self._is_alive)
         self._publisher = Publisher(
-            env, settings, self._datasets, holders, settings.home / "cutting", alive=self._is_alive
+            env, settings, self._datasets, self._wishes, holders, settings.home / "cutting", alive=self._is_alive
         )
         #: Deeds that are wholly one part's; see there.
         self.publish = self._publisher.publish
@@ -240,7 +244,7 @@ class Node:
         """Serve, join (or begin) the swarm, and record that this node is up. For `open_node`."""
         await self._publisher.clear()
         await self._metadata.open(self.addresses)
-        self._metadata.answer_with(self._datasets.answer_proposal, self._datasets.issue_ticket)
+        self._metadata.answer_with(self._proposals.answer, self._proposals.issue_ticket)
         self._transport.on_change(self._health.connection_changed)
         self._transport.on_change(self._joining.connection_changed)
         guard = Guard(self._transport, self.env, self._metadata.authorise)

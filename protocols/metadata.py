@@ -154,9 +154,7 @@ class Propose(Message, frozen=True, tag="propose"):
 
 
 class Accepted(Message, frozen=True, tag="accepted"):
-    """The proposal stands as this event, durable as promised; the payload is the DAG-CBOR answer."""
-
-    event: ContentId = b"\x00\x00\x00\x00"
+    """The proposal is carried out, durable as promised; the payload is the DAG-CBOR answer."""
 
 
 class AskTicket(Message, frozen=True, tag="ask_ticket"):

@@ -1,60 +1,47 @@
 """Datasets, as this node deals with them: define, publish, delete, look up, and say where the shards lie.
 
-Defining is a coordinator's or hybrid's deed. A client may *ask* for it: its proposal travels to a coordinator, which
-checks it and wraps it in an event of its own (`answer_proposal`, `issue_ticket` are that other end). A worker does
-neither. What one node does not know yet costs one round of sync before it is an error.
+Defining is a coordinator's or hybrid's deed, done here with an event of its own. A client puts its wish to a
+coordinator (`wishes`), which does it in its stead (`proposals`). A worker does neither. What one node does not know yet
+costs one round of sync before it is an error.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar
 
-import libipld
 import pyarrow as pa
 import structlog
 import trio
 
-from bootstrap.identity import Identity, verify
-from p2pnode.core import records, tickets
+from p2pnode.core import records
 from p2pnode.core.cid import cid_text, record_cid
 from p2pnode.core.committing import manifest_block
 from p2pnode.core.holdings import Holdings
 from p2pnode.core.model import EVERYWHERE, DatasetRecord, Manifest, Member, NodeRole
 from p2pnode.core.policy import Policy
-from p2pnode.core.receipts import VersionDraft, decode_draft
-from p2pnode.core.schema import schema_bytes, schema_of_bytes
+from p2pnode.core.receipts import VersionDraft
+from p2pnode.core.schema import schema_bytes
 from p2pnode.env import Env
 from p2pnode.errors import (
     NotDurable,
     NotFound,
-    P2PNodeError,
     RoleError,
-    SwarmUnreachable,
-    Unauthorized,
     UsageError,
 )
-from p2pnode.net.peers import Peers
 from p2pnode.services.metadata import MetadataService
-from p2pnode.storage.splitter import CutShard
-from protocols.metadata import BLOCK_BYTES_MAX, METADATA, AskTicket, Propose, Ticket
-
-T = TypeVar("T")
+from p2pnode.services.wishes import Wishes
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that a coordinator may take over a proposal: it waits for three disks.
-PROPOSAL_TIMEOUT_S = 30.0
 #: Random bytes of a dataset id: 26 characters of base32.
 _ID_BYTES = 17
 _ID_CHARS = 26
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DATASET_ID = re.compile(f"ds-[a-z2-7]{{{_ID_CHARS}}}")
-_PROPOSAL_DOMAIN = b"p2pnode-proposal-1\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +83,17 @@ class Datasets:
     def __init__(
         self,
         env: Env,
-        identity: Identity,
         role: NodeRole,
         metadata: MetadataService,
-        peers: Peers,
+        wishes: Wishes,
         holdings: Holdings,
         *,
         alive: Callable[[str], bool],
     ) -> None:
         self._env = env
-        self._identity = identity
         self._role = role
         self._metadata = metadata
-        self._peers = peers
+        self._wishes = wishes
         self._holdings = holdings
         self._alive = alive
         #: Defined here, the event not yet acknowledged.
@@ -268,24 +253,24 @@ class Datasets:
         # Named here, so that it is one dataset even if a second coordinator has to be asked.
         dataset_id = new_dataset_id(self._env.rng.token(_ID_BYTES))
         wish = {"dataset": dataset_id, "name": name, "description": description, "schema": packed}
-        await self._propose("define", wish)
+        await self._wishes.put("define", wish)
         return await self.find(dataset_id)
 
     async def delete(self, name_or_id: str) -> None:
         """Take the dataset away as it is known here; what is added meanwhile survives."""
         record = await self.find(name_or_id)
         if self._role.defines:
-            await self._delete(record.dataset_id)
+            await self.delete_here(record.dataset_id)
         else:
-            await self._propose("delete", {"dataset": record.dataset_id})
+            await self._wishes.put("delete", {"dataset": record.dataset_id})
         self._fresh.pop(record.dataset_id, None)
 
-    async def _delete(self, dataset_id: str) -> bytes:
+    async def delete_here(self, dataset_id: str) -> None:
+        """Author the delete event of a dataset as it is known here. Raises NotFound, NotDurable."""
         observed = self._metadata.catalog.observed(dataset_id)
         if not observed:
             raise NotFound(f"There is no dataset {dataset_id!r}.")
-        event = await self._metadata.author(records.DELETE, dataset_id, records.delete_body(observed))
-        return event.id
+        await self._metadata.author(records.DELETE, dataset_id, records.delete_body(observed))
 
     # -- committing a version --------------------------------------------------------------------------------
 
@@ -293,13 +278,13 @@ class Datasets:
         """The dataset with the drafted version in force: signed here, or by a coordinator at our request."""
         if self._role.defines:
             await self.settle_definition(draft.dataset_id)
-            await self._sign_version(draft)
+            await self.sign_version(draft)
         else:
-            await self._propose("publish", await self._env.executor.run(draft.encode))
+            await self._wishes.put("publish", await self._env.executor.run(draft.encode))
         return await self.find(draft.dataset_id)
 
-    async def _sign_version(self, draft: VersionDraft) -> bytes:
-        """Author the version event, if its receipts carry it, once for each publish. Returns the event's id."""
+    async def sign_version(self, draft: VersionDraft) -> None:
+        """Author the version event, if its receipts carry it, once for each publish. Raises as `commit` does."""
         async with self._signing:
             event_id = self._metadata.catalog.of_publish(draft.dataset_id, draft.publish)
             if event_id is None:
@@ -313,7 +298,6 @@ class Datasets:
                 f"{error} What was appended counts as soon as members come up: look before appending it again.",
                 advice="Bring more members up, and see whether the rows are there.",
             ) from error
-        return event_id
 
     async def _author_version(self, draft: VersionDraft) -> bytes:
         catalog = self._metadata.catalog
@@ -329,137 +313,3 @@ class Datasets:
             records.VERSION, draft.dataset_id, records.version_body(version), blocks=(block,), wait=False
         )
         return event.id
-
-    # -- a client's wishes, from both ends -------------------------------------------------------------------
-
-    async def _propose(self, kind: str, body: dict[str, Any] | bytes) -> dict[str, Any]:
-        """Put a wish to the coordinators, one after the other, until one has carried it out; then know it here too."""
-        if self._role is not NodeRole.CLIENT:
-            raise RoleError(f"A {self._role} does not define or publish datasets.")
-        plain = body if isinstance(body, bytes) else libipld.encode_dag_cbor(body)
-        if len(plain) > BLOCK_BYTES_MAX:
-            raise UsageError(
-                f"A proposal of {len(plain) >> 20} MiB is more than a coordinator takes.",
-                advice="Publish with more rows a shard (shard_size, --shard-rows).",
-            )
-        signature = self._identity.sign(_PROPOSAL_DOMAIN + kind.encode() + b"\0" + plain)
-
-        async def ask(peer_id: str) -> dict[str, Any]:
-            _, answer = await self._peers.ask(
-                peer_id,
-                METADATA,
-                Propose(kind=kind, signature=signature),
-                plain,
-                timeout_s=PROPOSAL_TIMEOUT_S,
-            )
-            await self._metadata.catch_up(peer_id)  # whoever else is asked may not have heard of it yet
-            return libipld.decode_dag_cbor(answer)
-
-        return await self._first_coordinator(ask)
-
-    async def ask_ticket(self, dataset_id: str, cuts: Sequence[CutShard]) -> bytes:
-        """A coordinator's leave for these shards."""
-
-        async def ask(peer_id: str) -> bytes:
-            answer, _ = await self._peers.ask(
-                peer_id,
-                METADATA,
-                AskTicket(
-                    dataset_id=dataset_id,
-                    cids=[cut.cid for cut in cuts],
-                    bytes=sum(cut.bytes for cut in cuts),
-                ),
-            )
-            assert isinstance(answer, Ticket)
-            return answer.ticket
-
-        return await self._first_coordinator(ask)
-
-    async def _first_coordinator(self, ask: Callable[[str], Awaitable[T]]) -> T:
-        """The first live coordinator's answer; a refusal counts for all of them."""
-        defining = [member for member in self._metadata.catalog.members() if member.role.defines]
-        failure: P2PNodeError | None = None
-        for member in sorted(defining, key=lambda member: (not self._alive(member.peer_id), member.peer_id)):
-            try:
-                await self._peers.connect(member.peer_id)  # the user's wish is worth a dial, whatever failed just now
-                return await ask(member.peer_id)
-            except P2PNodeError as error:
-                if not error.retryable:
-                    raise
-                failure = error
-        raise SwarmUnreachable(
-            "No coordinator answers, and only a coordinator can define and publish."
-            + (f" ({failure})" if failure else ""),
-            advice="Start a coordinator or hybrid; queries go on without one.",
-        )
-
-    async def answer_proposal(self, peer_id: str, kind: str, body: bytes, signature: bytes) -> tuple[bytes, bytes]:
-        """A coordinator's end of `propose`: (event id, DAG-CBOR answer)."""
-        if not self._role.defines:
-            raise RoleError("This node defines no datasets; ask a coordinator.")
-        if not verify(peer_id, _PROPOSAL_DOMAIN + kind.encode() + b"\0" + body, signature):
-            raise Unauthorized("The proposal's signature is not its sender's.")
-        member = self._metadata.catalog.member(peer_id)
-        if member is not None and not member.left and not member.role.defines:
-            raise RoleError(f"A {member.role} does not define or publish datasets.")
-        if kind == "publish":
-            draft = await self._env.executor.run(decode_draft, body, verify)
-            event_id = await self._sign_version(draft)
-            return event_id, libipld.encode_dag_cbor({"dataset": draft.dataset_id})
-        return await self._answer_small_proposal(kind, body)
-
-    async def _answer_small_proposal(self, kind: str, body: bytes) -> tuple[bytes, bytes]:
-        try:
-            wish = libipld.decode_dag_cbor(body)
-            if kind == "define":
-                schema = schema_of_bytes(wish["schema"]) if wish["schema"] else None
-                record = self.define_locally(wish["name"], wish["description"], schema, wish["dataset"])
-                await self.settle_definition(record.dataset_id)
-                return record_cid(body), libipld.encode_dag_cbor({"dataset": record.dataset_id})
-            if kind == "delete":
-                event_id = await self._delete(wish["dataset"])
-                return event_id, libipld.encode_dag_cbor({"dataset": wish["dataset"]})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"The proposal cannot be read: {error}") from error
-        raise UsageError(f"There is no proposal of kind {kind!r}.")
-
-    async def issue_ticket(self, peer_id: str, dataset_id: str, cids: Sequence[bytes], size: int) -> bytes:
-        """A coordinator's end of `ask_ticket`."""
-        if not self._role.defines:
-            raise RoleError("This node gives no leave to push shards; ask a coordinator.")
-        await self.find(dataset_id)
-        return tickets.issue(
-            dataset_id=dataset_id,
-            client=peer_id,
-            coordinator=self._identity.peer_id,
-            cids=cids,
-            size=size,
-            wall=self._env.clock.wall(),
-            sign=self._identity.sign,
-        )
-
-    async def check_ticket(self, peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
-        """A holder's end of `put`: members need no ticket, anyone else a good one. Raises Unauthorized.
-
-        Whoever joined a moment ago may not be known here yet: a refusal comes only after one round of sync.
-        """
-        try:
-            self._check_ticket_now(peer_id, ticket, cid, size)
-        except Unauthorized:
-            await self._metadata.catch_up(peer_id)
-            self._check_ticket_now(peer_id, ticket, cid, size)
-
-    def _check_ticket_now(self, peer_id: str, ticket: bytes, cid: bytes, size: int) -> None:
-        member = self._metadata.catalog.member(peer_id)
-        if member is not None and not member.left:
-            return
-        if not ticket:
-            raise Unauthorized("Only members may push shards without a ticket.")
-        tickets.check(
-            ticket,
-            client=peer_id,
-            cid=cid,
-            wall=self._env.clock.wall(),
-            verify=verify,
-            may_define=lambda peer: (found := self._metadata.catalog.member(peer)) is not None and found.role.defines,
-        )

@@ -38,8 +38,8 @@ from protocols.message import Message
 
 log = structlog.get_logger(__name__)
 
-#: (peer id, kind, DAG-CBOR body, signature) -> (event id, DAG-CBOR answer)
-Proposals = Callable[[str, str, bytes, bytes], Awaitable[tuple[bytes, bytes]]]
+#: (peer id, kind, DAG-CBOR body, signature) -> DAG-CBOR answer
+Proposals = Callable[[str, str, bytes, bytes], Awaitable[bytes]]
 #: (peer id, dataset id, content ids, bytes) -> signed ticket
 Tickets = Callable[[str, str, Sequence[bytes], int], Awaitable[bytes]]
 
@@ -419,8 +419,8 @@ class MetadataService:
     async def _answer_propose(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         wish = expect(request, words.Propose)
         body = await exchange.payload_all(words.BLOCK_BYTES_MAX)
-        event_id, answer = await self._proposals(peer_id, wish.kind, body, wish.signature)
-        await exchange.send(words.Accepted(event=event_id), answer)
+        answer = await self._proposals(peer_id, wish.kind, body, wish.signature)
+        await exchange.send(words.Accepted(), answer)
 
     async def _answer_ask_ticket(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         wish = expect(request, words.AskTicket)

@@ -26,6 +26,7 @@ from p2pnode.env import Env
 from p2pnode.errors import NotFound, RoleError, UsageError
 from p2pnode.services.datasets import Datasets, Published
 from p2pnode.services.push import Destination, Progress, Pusher
+from p2pnode.services.wishes import Wishes
 from p2pnode.storage.sources import Source, open_source
 from p2pnode.storage.splitter import CutShard, cut_shards
 
@@ -47,6 +48,7 @@ class Publisher:
         env: Env,
         settings: Settings,
         datasets: Datasets,
+        wishes: Wishes,
         destination: Destination,
         cutting: Path,
         *,
@@ -55,6 +57,7 @@ class Publisher:
         self._env = env
         self._settings = settings
         self._datasets = datasets
+        self._wishes = wishes
         self._destination = destination
         self._cutting = cutting
         self._alive = alive
@@ -183,7 +186,7 @@ class Publisher:
             return None
 
         async def ask(cuts: Sequence[CutShard]) -> bytes:
-            return await self._datasets.ask_ticket(record.dataset_id, cuts)
+            return await self._wishes.ask_ticket(record.dataset_id, cuts)
 
         return ask
 

@@ -115,7 +115,7 @@ EXAMPLES: dict[ProtocolSpec, list[Example]] = {
         ("block", Block(cid=MANIFEST), b"\xa1\x61v\x01"),
         ("block not found", Block(cid=MANIFEST, found=False), b""),
         ("propose", Propose(kind="define", signature=SIGNATURE), b"\xa1dnamedtaxi"),
-        ("accepted", Accepted(event=EVENT), b"\xa0"),
+        ("accepted", Accepted(), b"\xa0"),
         (
             "ask_ticket",
             AskTicket(dataset_id="ds-aaaaaaaaaaaaaaaaaaaaaaaaaa", cids=[SHARD, OTHER_SHARD], bytes=1 << 33),

@@ -16,6 +16,8 @@ from p2pnode.core.receipts import VersionDraft, read_receipt, receipt_body, sign
 from p2pnode.core.schema import schema_bytes
 from p2pnode.errors import PeerLost, UsageError
 from p2pnode.services.datasets import Datasets
+from p2pnode.services.proposals import Proposals
+from p2pnode.services.wishes import Wishes
 
 pytestmark = pytest.mark.trio
 
@@ -23,11 +25,16 @@ STATS = {"a": ColumnStats(0, 1, 9)}
 
 
 def datasets_of(node):
-    made = Datasets(
-        node.env, node.identity, node.settings.role, node.metadata, node.peers, Holdings(), alive=lambda peer: True
-    )
-    node.metadata.answer_with(made.answer_proposal, made.issue_ticket)
+    role = node.settings.role
+    wishes = Wishes(node.identity, role, node.metadata, node.peers, alive=lambda peer: True)
+    made = Datasets(node.env, role, node.metadata, wishes, Holdings(), alive=lambda peer: True)
+    proposals = proposals_of(node, made)
+    node.metadata.answer_with(proposals.answer, proposals.issue_ticket)
     return made
+
+
+def proposals_of(node, datasets):
+    return Proposals(node.env, node.identity, node.settings.role, node.metadata, datasets)
 
 
 def draft_of(dataset_id, holders, *numbers, append=False, publish=""):
@@ -52,18 +59,18 @@ async def with_a_client(swarm, count=3):
     return nodes, [datasets_of(node) for node in nodes], datasets_of(client)
 
 
-def losing_its_first_answer(datasets, kind):
+def lose_the_first_answer(node, datasets, kind):
     """Carry the wish out, then fail as if the connection had gone before the answer left."""
-    carry_out, lost = datasets.answer_proposal, []
+    proposals, lost = proposals_of(node, datasets), []
 
     async def answer(peer_id, asked, body, signature):
-        answered = await carry_out(peer_id, asked, body, signature)
+        answered = await proposals.answer(peer_id, asked, body, signature)
         if asked == kind and not lost:
             lost.append(asked)
             raise PeerLost("gone")
         return answered
 
-    return answer
+    node.metadata.answer_with(answer, proposals.issue_ticket)
 
 
 async def test_a_publish_whose_answer_was_lost_is_not_carried_out_twice(swarm):
@@ -71,7 +78,7 @@ async def test_a_publish_whose_answer_was_lost_is_not_carried_out_twice(swarm):
     record = await mine.define("flights")
     await mine.commit(draft_of(record.dataset_id, nodes, 1, publish="first"))
     for node, datasets in zip(nodes, theirs, strict=True):
-        node.metadata.answer_with(losing_its_first_answer(datasets, "publish"), datasets.issue_ticket)
+        lose_the_first_answer(node, datasets, "publish")
     wish = draft_of(record.dataset_id, nodes, 2, append=True, publish="second")
     with pytest.raises(Exception, match="No coordinator answers"):
         await mine.commit(wish)  # each of the three has carried it out or found it carried out
@@ -86,7 +93,7 @@ async def test_a_publish_whose_answer_was_lost_is_not_carried_out_twice(swarm):
 async def test_a_dataset_whose_definition_was_answered_by_nobody_is_one_dataset(swarm):
     nodes, theirs, mine = await with_a_client(swarm)
     for node, datasets in zip(nodes[:2], theirs[:2], strict=True):
-        node.metadata.answer_with(losing_its_first_answer(datasets, "define"), datasets.issue_ticket)
+        lose_the_first_answer(node, datasets, "define")
     record = await mine.define("flights")
     assert [known.dataset_id for known in theirs[2].all()] == [record.dataset_id]
 

@@ -64,7 +64,7 @@ class Swarm:
 
 def publisher(swarm: Swarm, home: Path, **settings: Any) -> Publisher:
     chosen = Settings(home, "ann", **{"role": NodeRole.COORDINATOR, **settings})
-    return Publisher(Env(), chosen, swarm, swarm, home / "cutting", alive=lambda peer: True)  # type: ignore[arg-type]
+    return Publisher(Env(), chosen, swarm, swarm, swarm, home / "cutting", alive=lambda _: True)  # type: ignore[arg-type]
 
 
 @pytest.mark.trio
