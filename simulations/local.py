@@ -74,6 +74,8 @@ class LocalNode:
         self._swarm = swarm
         self._options = tuple(options)
         self._process: subprocess.Popen[bytes] | None = None
+        self._joined = False
+        self._doomed = False
         self.node_id = node_id
         self.role = role
         self.home = swarm.base_dir / node_id
@@ -92,13 +94,16 @@ class LocalNode:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Done[None]:
-        """Start it, again with the same home; done when it has joined."""
+        """Start it, again with the same home; done when it has joined. One that runs goes on."""
+        if self._doomed and self._process is not None:
+            self._process.wait()  # a SIGKILL takes effect within milliseconds
         if not self.is_running:
             self._spawn()
         return Done(self._ready)
 
     def kill(self) -> Done[None]:
         """SIGKILL, as when the machine loses power."""
+        self._doomed = True
         self._signal_all(signal.SIGKILL)
         return Done(self._gone)
 
@@ -139,6 +144,7 @@ class LocalNode:
         command += ["--node-id", self.node_id, "--role", str(self.role), *self._options]
         for address in self._swarm.bootstrap_for(self):
             command += ["--bootstrap", address]
+        self._joined = self._doomed = False
         with open(self.log, "ab") as log:
             # Not through a worker thread, whose end would end the node.
             self._process = subprocess.Popen(
@@ -151,13 +157,17 @@ class LocalNode:
             )
 
     async def _ready(self) -> None:
+        if self._joined:
+            return
         assert self._process is not None
         assert self._process.stdout is not None
         with anyio.move_on_after(READY_S):
             found = await _first_line(self._process.stdout)
             if found is not None and found.get("event") == "ready":
                 self.peer_id, self.addresses, self.api = found["peer_id"], found["addresses"], found["api"]
+                self._joined = True
                 return
+            await _until_dead(self._process)  # it is about to say why in its log
         await self.kill()
         raise SwarmUnreachable(f"{self.node_id} did not become ready:\n{self.last_words()}", advice=f"See {self.log}.")
 
