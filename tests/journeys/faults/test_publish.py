@@ -78,6 +78,7 @@ async def test_one_holder_dies_and_the_publish_succeeds(hurt: LocalSwarm, holder
         await client.delete_dataset("struck")
 
 
+@pytest.mark.nightly
 @pytest.mark.trio
 async def test_two_of_five_die_and_others_stand_in(hurt: LocalSwarm, holders_on_disk: Any) -> None:
     victims = [hurt.nodes[1], hurt.nodes[4]]
