@@ -6,12 +6,14 @@ from the same version, long after the publisher is gone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from p2pnode.core.model import Member
+from p2pnode.core.model import EVERYWHERE, Member
 from p2pnode.core.placement import place_each
+from p2pnode.core.receipts import quorum
+from p2pnode.errors import Infeasible
 
 #: Every shard on its R cheapest members, whatever else they hold.
 CONSISTENT_HASH = "consistent_hash"
@@ -57,3 +59,18 @@ class Policy:
             preferences=self.preferences,
             min_regions=self.min_regions,
         )
+
+    def refuse_the_impossible(self, members: Sequence[Member], alive: Callable[[str], bool]) -> None:
+        """Raise Infeasible if no publish could succeed now: too few live storage members, or regions out of reach."""
+        storing = [member for member in members if member.role.stores and not member.left]
+        if not storing:
+            raise Infeasible("No storage member in this swarm: nobody could hold a shard.")
+        wanted = self.replicas if self.replicas != EVERYWHERE else len(storing)
+        need, live = quorum(wanted), sum(alive(member.peer_id) for member in storing)
+        if live < need:
+            raise Infeasible(
+                f"{wanted} replicas need at least {need} storage members to acknowledge; {live} are up.",
+                replicas=wanted,
+                alive=live,
+            )
+        self.place([b""], storing)

@@ -233,6 +233,10 @@ class Datasets:
         self._fresh[record.dataset_id] = record
         return record
 
+    def give_up(self, dataset_id: str) -> None:
+        """Forget a definition that the swarm was not told of yet: what was to fill it has failed."""
+        self._fresh.pop(dataset_id, None)
+
     async def settle_definition(self, dataset_id: str) -> None:
         """Author the define event of a fresh dataset, once. Raises NotDurable."""
         record = self._fresh.get(dataset_id)

@@ -19,7 +19,7 @@ import structlog
 from p2pnode.core.model import EVERYWHERE, DatasetRecord, NodeRole
 from p2pnode.core.placement import check_preferences
 from p2pnode.core.policy import BALANCED_LOAD, CONSISTENT_HASH, Policy
-from p2pnode.core.receipts import VersionDraft
+from p2pnode.core.receipts import Receipt, VersionDraft
 from p2pnode.core.schema import schema_bytes, schema_of_bytes
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
@@ -100,7 +100,31 @@ class Publisher:
             raise RoleError("A worker holds shards; it does not publish them.")
         policy = self._policy(replicas, strategy, preferences, min_regions)
         await self._meet_enough(policy.replicas)
-        source, record = await self._open(dataset, data, create, append)
+        policy.refuse_the_impossible(self._datasets.members(), self._alive)
+        source, record, created = await self._open(dataset, data, create, append)
+        try:
+            committed, receipts = await self._cut_and_push(
+                source, record, policy, format, shard_rows or self._settings.shard_rows, append, progress or _silent
+            )
+        except BaseException:
+            if created:
+                self._datasets.give_up(record.dataset_id)
+            raise
+        for cid, proofs in receipts.items():
+            self._datasets.note_holders(cid, [receipt.holder for receipt in proofs])
+        return self._datasets.placed(committed)
+
+    async def _cut_and_push(
+        self,
+        source: Source,
+        record: DatasetRecord,
+        policy: Policy,
+        format: str,
+        shard_rows: int,
+        append: bool,
+        progress: Callable[[Progress], None],
+    ) -> tuple[DatasetRecord, Mapping[bytes, Sequence[Receipt]]]:
+        """The dataset with its new version in force, and the receipts that the version stands on."""
         folder = self._cutting / self._env.rng.token(8).hex()
         await self._env.executor.run(self._env.disk.make_dir, folder)
         try:
@@ -112,11 +136,9 @@ class Publisher:
                 ask_ticket=self._ticket_asker(record),
                 discard=self._discard,
                 transfers_max=self._settings.transfers_max,
-                progress=progress or _silent,
+                progress=progress,
             )
-            cuts = cut_shards(
-                source, self._env, folder, format=format, shard_rows=shard_rows or self._settings.shard_rows
-            )
+            cuts = cut_shards(source, self._env, folder, format=format, shard_rows=shard_rows)
             order, receipts = await pusher.push_all(cuts, source.rows)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -131,10 +153,7 @@ class Publisher:
             receipts=receipts,
             publish=self._env.rng.token(16).hex(),
         )
-        committed = await self._datasets.commit(draft)
-        for cid, proofs in receipts.items():
-            self._datasets.note_holders(cid, [receipt.holder for receipt in proofs])
-        return self._datasets.placed(committed)
+        return await self._datasets.commit(draft), receipts
 
     async def _meet_enough(self, replicas: int) -> None:
         """Storage members that joined a moment ago may not be known here yet: one round of sync before too few."""
@@ -142,23 +161,30 @@ class Publisher:
         if live < replicas or replicas == EVERYWHERE:
             await self._datasets.refresh()
 
-    async def _open(self, dataset: str, data: Any, create: bool, append: bool) -> tuple[Source, DatasetRecord]:
-        """The source and the dataset it goes to, each checked before the other costs anything. What is appended is
-        fitted to what is there, as to a schema that was declared.
+    async def _open(self, dataset: str, data: Any, create: bool, append: bool) -> tuple[Source, DatasetRecord, bool]:
+        """The source, the dataset it goes to, and whether that is new and unknown to the swarm so far. Each is checked
+        before the other costs anything; what is appended is fitted to what is there, as to a declared schema.
         """
+        created = False
         try:
             record = await self._datasets.find(dataset)
         except NotFound:
             if not create:
                 raise
             await self._env.executor.run(open_source, data, None)  # data that cannot be published defines no dataset
-            record = await self._datasets.define(dataset)
+            created = self._settings.role.defines
+            # A member's definition travels with its first version; a client's ticket needs one that is known.
+            record = (
+                self._datasets.define_locally(dataset, "", None, None)
+                if created
+                else await self._datasets.define(dataset)
+            )
         wanted = record.manifest.schema if append and record.manifest else record.schema
         declared = schema_of_bytes(wanted) if wanted else None
         source = await self._env.executor.run(open_source, data, declared)
         if source.missing:
             log.warning("columns_missing", dataset=record.name, columns=list(source.missing), read_as="NULL")
-        return source, record
+        return source, record, created
 
     def _policy(
         self,

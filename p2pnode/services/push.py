@@ -20,7 +20,7 @@ from p2pnode.core.placement import place
 from p2pnode.core.policy import Policy
 from p2pnode.core.receipts import Receipt, quorum
 from p2pnode.env.together import together
-from p2pnode.errors import Infeasible, NotDurable, P2PNodeError
+from p2pnode.errors import NotDurable, P2PNodeError
 from p2pnode.storage.splitter import CutShard
 from protocols.message import CIDS_MAX
 
@@ -93,20 +93,6 @@ class Pusher:
         self._failing: set[str] = set()
         self._pushed_rows = self._pushed_bytes = self._pushed_shards = 0
         self.replicas = policy.replicas if policy.replicas != EVERYWHERE else len(self._members)
-        self._refuse_the_impossible()
-
-    def _refuse_the_impossible(self) -> None:
-        live = sum(self._alive(member.peer_id) for member in self._members)
-        need = quorum(self.replicas)
-        if not self._members:
-            raise Infeasible("No storage member in this swarm: nobody could hold a shard.")
-        if live < need:
-            raise Infeasible(
-                f"{self.replicas} replicas need at least {need} storage members to acknowledge; {live} are up.",
-                replicas=self.replicas,
-                alive=live,
-            )
-        self._policy.place([b""], self._members)  # an impossible region rule shows before anything is cut
 
     async def push_all(
         self, cuts: AsyncIterable[CutShard], rows_total: int | None

@@ -41,9 +41,12 @@ class Swarm:
             raise NotFound(f"There is no dataset {name!r}.")
         return DatasetRecord(f"ds-{name}", name, "", b"", manifest=self.manifest)
 
-    async def define(self, name: str) -> DatasetRecord:
+    def define_locally(self, name: str, *_: object) -> DatasetRecord:
         self.names.add(name)
-        return await self.find(name)
+        return DatasetRecord(f"ds-{name}", name, "", b"")
+
+    def give_up(self, dataset_id: str) -> None:
+        self.names.discard(dataset_id.removeprefix("ds-"))
 
     async def commit(self, draft: VersionDraft) -> DatasetRecord:
         self.drafts.append(draft)
@@ -109,6 +112,22 @@ async def test_bad_data_defines_no_dataset_and_a_new_name_must_be_wanted(tmp_pat
     assert swarm.names == set()
     await publishing.publish("trips", ROWS, create=True)
     assert swarm.names == {"trips"}
+
+
+@pytest.mark.trio
+async def test_a_new_name_whose_publish_failed_is_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm = Swarm()
+
+    async def refuse(*_: object) -> Receipt:
+        raise IntegrityError("no")
+
+    monkeypatch.setattr(swarm, "push", refuse)
+    with pytest.raises(NotDurable):
+        await publisher(swarm, tmp_path).publish("trips", ROWS, create=True)
+    assert swarm.names == set()
+    with pytest.raises(Infeasible):
+        await publisher(swarm, tmp_path).publish("trips", ROWS, create=True, min_regions=2)
+    assert swarm.names == set()
 
 
 @pytest.mark.trio

@@ -13,7 +13,7 @@ from p2pnode.core.cid import record_cid
 from p2pnode.core.model import Member, NodeRole
 from p2pnode.core.policy import Policy
 from p2pnode.core.receipts import Receipt
-from p2pnode.errors import Infeasible, IntegrityError, NotDurable, StorageFailed
+from p2pnode.errors import IntegrityError, NotDurable, StorageFailed
 from p2pnode.services import push
 from p2pnode.services.push import Progress, Pusher
 from p2pnode.storage.splitter import CutShard
@@ -159,11 +159,6 @@ async def test_a_client_asks_one_ticket_a_batch_and_shows_it_with_each_push() ->
     await run.push([cut(number % 200) for number in range(push.BATCH_SHARDS_MAX + 5)])
     assert run.tickets_asked == [push.BATCH_SHARDS_MAX, 5]
     assert {ticket for _, _, ticket in run.holders.received} == {b"ticket"}
-
-
-def test_too_few_live_members_for_a_majority_is_infeasible_before_anything_is_cut() -> None:
-    with pytest.raises(Infeasible, match="at least 2 storage members"):
-        Run(Holders(), Policy(3), dead=[member.peer_id for member in WORKERS[1:]])
 
 
 @pytest.mark.trio
