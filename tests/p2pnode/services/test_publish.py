@@ -14,7 +14,7 @@ from p2pnode.core.receipts import Receipt, VersionDraft
 from p2pnode.core.schema import columns_of, schema_bytes, schema_of_bytes
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
-from p2pnode.errors import NotFound, RoleError, SchemaMismatch, UsageError
+from p2pnode.errors import Infeasible, IntegrityError, NotDurable, NotFound, RoleError, SchemaMismatch, UsageError
 from p2pnode.services.publish import Publisher
 from p2pnode.storage.splitter import CutShard
 
