@@ -57,6 +57,8 @@ class JoiningService:
         self.settled = trio.Event()
         #: Why the swarm will not have this node; None as long as it may.
         self.refusal: GenesisMismatch | NodeIdTaken | None = None
+        #: Peers that came to us while we were still waiting for anybody.
+        self._came: list[str] = []
         #: Why the last attempt failed, for the message of whoever waits.
         self.last_failure = ""
 
@@ -64,6 +66,8 @@ class JoiningService:
         """Told by the transport when a peer's first connection appears or its last one goes."""
         if connected:
             self._plan.connected(peer_id)
+            if not self.settled.is_set():
+                self._came.append(peer_id)
         else:
             self._plan.lost(peer_id, self._env.clock.now())
         self._wake.set()
@@ -75,11 +79,17 @@ class JoiningService:
                 self._wake = trio.Event()
                 now = self._env.clock.now()
                 self._plan.want(self._wanted(), now)
-                for dial in self._plan.next_dials(now):
+                for dial in [*self._plan.next_dials(now), *self._returned()]:
                     nursery.start_soon(self._dial, dial)
                 due = self._plan.next_at()
                 with trio.move_on_after(LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))):
                     await self._wake.wait()
+
+    def _returned(self) -> list[Dial]:
+        """Members that found us before we found them. Strangers are not greeted: a newcomer would take their swarm."""
+        came, self._came = self._came, []
+        members = set(self._wanted())
+        return [Dial(peer_id) for peer_id in came if peer_id in members]
 
     async def _dial(self, dial: Dial) -> None:
         try:

@@ -27,28 +27,24 @@ def test_sharding_querying_and_discovery(swarm: LocalSwarm) -> None:
             node_id="coordinator-node", role=NodeRole.COORDINATOR, bootstrap_peers=swarm.addresses[:1]
         )
 
-        # Create a dataset definition
         dataset = manager.create_dataset(
             name="Distributed Dataset",
             description="A dataset distributed across multiple nodes",
             schema={"id": "integer", "text": "string", "vector": "float[]"},
         )
 
-        # Create sample data
         df = pd.DataFrame({"id": list(range(1000)), "text": [f"Sample text {i}" for i in range(1000)]})
 
-        # Shard and distribute the dataset
         shards = await manager.shard_dataset(
             dataset_id=dataset.dataset_id,
             data=df,
             format="parquet",
-            shard_size=100,  # Records per shard
-            replication_factor=3,  # Number of nodes to replicate each shard to
+            shard_size=100,
+            replication_factor=3,
         )
         assert [shard.rows for shard in shards] == [100] * 10
         assert all(len(set(shard.holders)) == 3 for shard in shards)
 
-        # Perform a federated query across all nodes
         results = await manager.query(
             dataset_id=dataset.dataset_id, query="SELECT id, text FROM dataset WHERE id > 500 LIMIT 10"
         )
@@ -60,15 +56,12 @@ def test_sharding_querying_and_discovery(swarm: LocalSwarm) -> None:
         )
         assert list(results) == [{"id": 7, "text": "Sample text 7", "vector": None}]
 
-        # Get the list of connected peers
         peers = await manager.get_connected_peers()
         assert {node.peer_id for node in swarm.nodes if node.role.is_member} <= set(peers)
 
-        # Discover peers providing a specific dataset
         dataset_providers = await manager.find_dataset_providers(dataset.dataset_id)
         assert set(dataset_providers) == {holder for shard in shards for holder in shard.holders}
 
-        # Health
         node_health = await manager.get_node_health("worker-1")
         assert {"status", "cpu_usage", "memory_usage", "disk_usage", "network_usage"} <= set(node_health)
         all_node_health = await manager.get_all_nodes_health()
@@ -97,13 +90,11 @@ def test_sharding_querying_and_discovery(swarm: LocalSwarm) -> None:
 
 def test_roles() -> None:
     async def guide() -> None:
-        # Coordinator node
         coordinator = DistributedDatasetManager(
             node_id="coordinator", listen_addresses=["/ip4/0.0.0.0/tcp/0"], role=NodeRole.COORDINATOR
         )
         await coordinator.start()
 
-        # Worker node
         worker = DistributedDatasetManager(
             node_id="worker-1",
             listen_addresses=["/ip4/0.0.0.0/tcp/0"],
@@ -112,7 +103,6 @@ def test_roles() -> None:
             capabilities=["vector_search", "high_memory"],
         )
 
-        # Hybrid node
         hybrid = DistributedDatasetManager(
             config=DistributedConfig(
                 node_id="hybrid-1",
@@ -122,7 +112,6 @@ def test_roles() -> None:
             )
         )
 
-        # Client node
         client = DistributedDatasetManager(
             node_id="client-1", bootstrap_peers=coordinator.addresses[:1], role=NodeRole.CLIENT
         )
