@@ -36,7 +36,7 @@ async def measure() -> list[Figure]:
             pq.write_table(table.slice(index * rows, rows), Path(folder) / f"{index}.parquet")
         alone.execute(f"CREATE VIEW counted AS SELECT * FROM read_parquet('{folder}/*.parquet')")
         async with stage(workers=4) as (node, _):
-            published = await node.publish("counted", table, create=True, shard_rows=rows, replicas=2)
+            published = await node.publish("counted", table, create=True, shard_rows=rows)
             assert len(published.shards) == SHARDS
 
             async def ask_alone() -> None:

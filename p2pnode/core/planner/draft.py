@@ -13,7 +13,7 @@ from sqlglot import exp
 from p2pnode.core.model import Column
 from p2pnode.core.planner.dialect import render
 from p2pnode.core.planner.model import Plan, Scan, TableInfo
-from p2pnode.core.planner.tables import Reference, narrowest
+from p2pnode.core.planner.tables import Reference
 from p2pnode.core.planner.transport import carried_sql, plainly, restored
 
 #: The relation that a scan reads at a holder.
@@ -104,12 +104,11 @@ class Draft:
     def view_columns(
         info: TableInfo, nodes: Sequence[exp.Expr | None], columns: tuple[Column, ...] = ()
     ) -> tuple[Column, ...]:
-        """`columns` and those that stand in `nodes`, in table order; at least one."""
+        """`columns` and those that stand in `nodes`, in table order; none if only the rows are counted."""
         words = {column.name for column in columns}
         for node in nodes:
             words.update(column.name for column in (node.find_all(exp.Column) if node is not None else ()))
-        found = tuple(column for column in info.columns if column.name in words)
-        return found or (narrowest(info.columns),)
+        return tuple(column for column in info.columns if column.name in words)
 
     def finish(self, root: exp.Subquery) -> Plan:
         tables = tuple(dict.fromkeys(reference.info.name for reference in self.found))

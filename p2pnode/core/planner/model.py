@@ -41,7 +41,8 @@ Resolve = Callable[[str], TableInfo | None]
 class Scan:
     """The work of the holders for one reference to one table.
 
-    Each holder runs `sql` with the relation `view` bound to its share of the shards; `view` has exactly `columns`.
+    Each holder runs `sql` with the relation `view` bound to its share of the shards; `view` has exactly `columns`,
+    or rows without any that `sql` could name when it only counts them.
     The union of all answers (in any order) is the relation `output`, which `Plan.final` reads. `shards` are indexes
     into ``TableInfo.shards``. When it is empty nobody is asked and `output` is an empty relation of `columns`:
     `sql` then never renames nor computes, which the planner guarantees.

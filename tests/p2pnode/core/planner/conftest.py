@@ -95,7 +95,7 @@ class Swarm:
     def gather(self, scan: Scan) -> pa.Table:
         """The union of the holders' answers; an empty relation of the declared columns when nobody is asked."""
         shards = self._shards[scan.table]
-        columns = ", ".join(quoted(column.name) for column in scan.columns)
+        columns = ", ".join(quoted(column.name) for column in scan.columns) or "true AS row"
         if not scan.shards:
             casts = ", ".join(f"CAST(NULL AS {column.type}) AS {quoted(column.name)}" for column in scan.columns)
             return self.holder.sql(f"SELECT {casts} WHERE false").to_arrow_table()

@@ -326,7 +326,7 @@ def test_only_needed_columns_are_read(flights: Any) -> None:
     made = flights.plan("SELECT sum(n) FROM flights WHERE s = 'ab'")
     assert [column.name for column in made.scans[0].columns] == ["n", "s"]
     made = flights.plan("SELECT count(*) FROM flights")
-    assert [column.name for column in made.scans[0].columns] == ["ok"], "the narrowest"
+    assert made.scans[0].columns == (), "rows alone are counted"
     made = flights.plan("SELECT f.id FROM flights f JOIN carriers c USING (k)")
     assert [[column.name for column in scan.columns] for scan in made.scans] == [["id", "k"], ["k"]]
     made = flights.plan("SELECT id FROM flights WHERE price > 3 ORDER BY big LIMIT 2")
