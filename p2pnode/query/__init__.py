@@ -1,6 +1,6 @@
 """SQL over local shard files, run where it can do no harm.
 
-    runner ── what the services call: run(sql, tables, relations) -> Arrow IPC, parse(sql)
+    runner ── what the services call: run(sql, tables, relations) -> Arrow IPC
       pool ── a fixed number of workers, a bounded queue before them
         launcher ── the node's end of the zygote: one more worker, please
     ┈┈┈┈┈┈┈┈┈┈ process boundary: below this line nothing belongs to the node's process ┈┈┈┈┈┈┈┈┈┈

@@ -61,14 +61,6 @@ def admit(tree: dict[str, Any], tables: Iterable[str]) -> None:
         _check(node, known)
 
 
-def table_names(tree: dict[str, Any]) -> tuple[str, ...]:
-    """The tables that a statement reads and does not define itself in WITH, in order of appearance."""
-    nodes = list(_nodes(tree))
-    defined = {name.casefold() for name in _defined(nodes)}
-    names = [node["table_name"] for node in nodes if node.get("type") == "BASE_TABLE"]
-    return tuple(dict.fromkeys(name for name in names if name.casefold() not in defined))
-
-
 def _check(node: dict[str, Any], tables: set[str]) -> None:
     kind = node.get("type")
     if "class" not in node and isinstance(kind, str) and kind not in _NODES:

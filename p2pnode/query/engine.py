@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from p2pnode.core.model import Column
 from p2pnode.errors import IntegrityError, P2PNodeError, QueryError, SqlRefused, Timeout
-from p2pnode.query.admit import admit, table_names
+from p2pnode.query.admit import admit
 from p2pnode.query.fence import Limits
-from p2pnode.query.tables import LocalTable, ParsedSql
+from p2pnode.query.tables import LocalTable
 
 #: Rows that DuckDB hands over at once: enough that a batch costs nothing, few enough to start early.
 BATCH_ROWS = 32_768
@@ -101,17 +101,6 @@ class Engine:
         for name in self._registered:
             self._connection.unregister(name)
         self._views, self._registered = [], []
-
-    def parse(self, sql: str) -> ParsedSql:
-        """What DuckDB's parser makes of a text. Bad SQL is an answer here, not an error."""
-        try:
-            statements = self._connection.extract_statements(sql)
-        except duckdb.Error as error:
-            return ParsedSql(str(error))
-        if len(statements) != 1:
-            return ParsedSql("" if statements else "There is no statement.", "MULTI")
-        kind = statements[0].type.name
-        return ParsedSql("", kind, table_names(self._tree(sql)) if kind == "SELECT" else ())
 
     def bytes_scanned(self, tables: Sequence[LocalTable]) -> int:
         """See `RunStats.bytes_scanned`. Raises IntegrityError for a file that is not what it should be."""

@@ -2,8 +2,8 @@
 
     frame := head_bytes: u32 · body_bytes: u32 · head (msgpack map, "kind" names it) · body (raw bytes)
 
-    node   -> worker   setup · spool (carries one file descriptor) · run · parse
-    worker -> node     ready · data (body: a piece of the Arrow IPC stream) · done · error · parsed
+    node   -> worker   setup · spool (carries one file descriptor) · run
+    worker -> node     ready · data (body: a piece of the Arrow IPC stream) · done · error
 
 Every limit below is the node's: what comes from a worker may come from whoever took it over.
 """

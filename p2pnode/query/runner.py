@@ -1,4 +1,4 @@
-"""What the services call: run one SELECT over local shard files and gathered answers, or parse a text.
+"""What the services call: run one SELECT over local shard files and gathered answers.
 
     async with SqlRunner(env, shard_dir, spill_dir, memory_bytes=512 << 20, workers=2, timeout_s=60.0) as runner:
         async with runner.run("SELECT count(*) FROM flights", tables=[LocalTable("flights", files, columns)]) as run:
@@ -27,12 +27,10 @@ from p2pnode.query.frames import IN_FILE
 from p2pnode.query.launcher import Worker
 from p2pnode.query.pool import Pool
 from p2pnode.query.spool import SPOOL_PREFIX, Spool
-from p2pnode.query.tables import LocalTable, ParsedSql, Relation, RunStats, WorkerDied, table_document
+from p2pnode.query.tables import LocalTable, Relation, RunStats, WorkerDied, table_document
 
 #: From the deadline, when DuckDB stops by itself if it can, to the kill that needs nobody's consent.
 KILL_GRACE_S = 0.5
-#: Parsing even the longest statement takes milliseconds.
-PARSE_TIMEOUT_S = 5.0
 #: Disk that one worker's statements may spill to, in multiples of its memory.
 SPILL_PER_MEMORY = 16
 
@@ -133,19 +131,6 @@ class SqlRunner:
                 yield Run(worker)
         if scope.cancelled_caught:
             raise Timeout(f"The statement did not end within {limit_s:g} s.")
-
-    async def parse(self, sql: str) -> ParsedSql:
-        """What DuckDB's own parser says about a text. Raises Busy, Timeout, WorkerDied; never for bad SQL."""
-        with trio.move_on_after(PARSE_TIMEOUT_S):
-            async with self._pool.worker() as worker:
-                worker.idle = False
-                await worker.send({"kind": "parse", "sql": sql})
-                head, _body = await worker.receive()
-                if head["kind"] != "parsed":
-                    raise _failure(worker, head)
-                worker.idle = True
-                return ParsedSql(head["error"], head["statement"], tuple(head["tables"]))
-        raise Timeout("The statement could not be parsed in time.")
 
     def _prepare_directories(self) -> None:
         disk = self._env.disk

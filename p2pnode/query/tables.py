@@ -57,23 +57,6 @@ class RunStats:
     elapsed_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedSql:
-    """What DuckDB's own parser makes of a text. `error` is empty when it parses.
-
-    `statement` is DuckDB's word for its kind ("SELECT", "COPY", "MULTI" for several); `tables` are the names it
-    reads, without those it defines itself in WITH, in order of appearance (only for a SELECT).
-    """
-
-    error: str
-    statement: str = ""
-    tables: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        return not self.error
-
-
 class WorkerDied(P2PNodeError):
     """The process that ran the statement ended before its answer: killed by the system, or by a fault in it."""
 

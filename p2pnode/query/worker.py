@@ -81,11 +81,6 @@ def _answer_all(channel: WorkerChannel, engine: Engine) -> None:
             spools = []
             engine.forget()
             gc.collect()
-        elif head["kind"] == "parse":
-            parsed = engine.parse(head["sql"])
-            channel.send(
-                {"kind": "parsed", "error": parsed.error, "statement": parsed.statement, "tables": parsed.tables}
-            )
         else:
             raise Nonsense(f"a frame of kind {head['kind']!r}")
 

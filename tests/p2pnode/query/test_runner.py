@@ -376,17 +376,6 @@ async def test_a_sort_beyond_memory_spills_to_the_worker_s_own_folder(shards: Sh
     assert seen == {"worker-0"}
 
 
-async def test_the_parser_s_own_words(runner: SqlRunner) -> None:
-    good = await runner.parse("WITH x AS (SELECT * FROM a) SELECT * FROM x JOIN b USING (k) WHERE k IN (FROM c)")
-    assert (good.ok, good.statement, good.tables) == (True, "SELECT", ("a", "b", "c"))
-    bad = await runner.parse("SELECT * FRM a")
-    assert not bad.ok
-    assert "syntax error" in bad.error
-    assert (await runner.parse("COPY a TO 'b'")).statement == "COPY"
-    assert (await runner.parse("SELECT 1; SELECT 2")).statement == "MULTI"
-    assert not (await runner.parse("")).ok
-
-
 async def test_without_a_fence_only_our_own_sql_runs(
     shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
