@@ -44,13 +44,12 @@ class _Target:
 
 
 class Joining:
-    """The plan of one node. `joined` turns true with the first connection and stays so."""
+    """The plan of one node: whom it dials, and when. Whether it has joined is for whoever greets to say."""
 
     def __init__(self, own_peer_id: str, bootstrap: Sequence[PeerAddress], rng: random.Random) -> None:
         self._own_peer_id = own_peer_id
         self._rng = rng
         self._targets: dict[str, _Target] = {}
-        self.joined = False
         for peer in bootstrap:
             if peer.peer_id == own_peer_id:
                 continue
@@ -79,7 +78,6 @@ class Joining:
             return
         target = self._targets.setdefault(peer_id, _Target())
         target.connected, target.dialing, target.failures = True, False, 0
-        self.joined = True
 
     def failed(self, peer_id: str, now: float) -> None:
         """The dial failed. The peer is tried again after a delay, unless it has been lost for too long."""
