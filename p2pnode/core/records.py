@@ -1,13 +1,15 @@
 """Payloads of events and the manifest block, to DAG-CBOR and back, checked field by field.
 
-    genesis {name, open}          up {node_id, role, addresses, region, weight, capabilities}      leave {}
+    genesis {name, open}          up {node_id, role, addresses, region, weight, capabilities, readmit?}      leave {}
     define {name, description, schema}      version {manifest, base, append, over, publish?}      delete {versions}
+    down {up}                     readmit {forks, keep}                     merge {}
 
-`over` names the version events that a version replaces, and `versions` the define and version events that a
-delete takes away: each exactly what its author had seen, so that whatever happened meanwhile survives. A
-reader ignores fields that it does not know (a newer peer may add some) and refuses a missing or wrong one
-with BadEvent, so a known kind in the clock always reads. What the records do to each other stands in
-`catalog`.
+`over` names the version events that a version replaces, `versions` the define and version events that a
+delete takes away, `up` the life that a witness saw end, `forks` the branches that a readmission forgives: each
+exactly what its author had seen, so that whatever happened meanwhile survives. A reader ignores fields that it
+does not know (a newer peer may add some) and refuses a missing or wrong one with BadEvent, so a known kind in
+the clock always reads. What the records do to each other stands in `catalog`, what they do to their authors'
+standing in `clock`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ LEAVE = "leave"
 DEFINE = "define"
 VERSION = "version"
 DELETE = "delete"
+DOWN = "down"
+MERGE = "merge"
+READMIT = "readmit"
 
 #: Format of the manifest block; a reader refuses a higher one.
 MANIFEST_FORMAT = 1
@@ -73,13 +78,23 @@ class Version:
     publish: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Readmission:
+    """What a readmit event says: which branches of its object's forks are forgiven, and how far back to go."""
+
+    #: The events that proved the forks: every branch of each, sorted.
+    forks: tuple[bytes, ...]
+    #: The chain up to and including this event of the readmitted author counts; None: only what lies before the fork.
+    keep: bytes | None = None
+
+
 def genesis_body(name: str, *, open_swarm: bool) -> dict[str, Any]:
     return {"name": name, "open": open_swarm}
 
 
-def up_body(member: Member) -> dict[str, Any]:
-    """The `up` payload of a member record (its peer id is the event's object, `up` and `left` follow from
-    the event).
+def up_body(member: Member, readmit: bytes | None = None) -> dict[str, Any]:
+    """The `up` payload of a member record (its peer id is the event's object, its other fields follow from the
+    events). `readmit` is the readmission that this `up` takes up.
     """
     return {
         "node_id": member.node_id,
@@ -88,6 +103,7 @@ def up_body(member: Member) -> dict[str, Any]:
         "region": member.region,
         "weight": member.weight,
         "capabilities": list(member.capabilities),
+        **({} if readmit is None else {"readmit": readmit}),
     }
 
 
@@ -109,9 +125,18 @@ def delete_body(observed: Iterable[bytes]) -> dict[str, Any]:
     return {"versions": sorted(observed)}
 
 
+def down_body(up: bytes) -> dict[str, Any]:
+    return {"up": up}
+
+
+def readmit_body(said: Readmission) -> dict[str, Any]:
+    return {"forks": sorted(said.forks), "keep": said.keep}
+
+
 def read_up(event: Event) -> Member:
     """The member record that this `up` event signs. Raises BadEvent."""
     body = event.body
+    readmission_of(event)
     try:
         role = NodeRole(_field(body, "role", str))
     except ValueError as error:
@@ -158,6 +183,38 @@ def read_delete(event: Event) -> tuple[bytes, ...]:
     return _observed(event.body, "versions")
 
 
+def read_down(event: Event) -> bytes:
+    """The `up` event that it calls ended. Raises BadEvent."""
+    if event.object_id == event.author:
+        raise BadEvent("down: nobody witnesses its own end")
+    up = _field(event.body, "up", bytes)
+    if not is_link(up):
+        raise BadEvent("down: up must be the id of an event")
+    return up
+
+
+def read_readmit(event: Event) -> Readmission:
+    """Raises BadEvent."""
+    forks, keep = _observed(event.body, "forks"), event.body.get("keep")
+    if len(forks) < 2:
+        raise BadEvent("readmit: a fork has two events at least")
+    if not (keep is None or is_link(keep)):
+        raise BadEvent("readmit: keep must be the id of an event, or null")
+    if event.object_id == event.author:
+        raise BadEvent("readmit: nobody readmits itself")
+    return Readmission(forks, keep)
+
+
+def readmission_of(event: Event) -> bytes | None:
+    """The readmit event that this `up` takes up, which must be here before it counts. Raises BadEvent."""
+    if event.kind != UP or "readmit" not in event.body:
+        return None
+    readmit = event.body["readmit"]
+    if not is_link(readmit):
+        raise BadEvent("up: readmit must be the id of an event")
+    return readmit
+
+
 def blocks_of(event: Event) -> tuple[bytes, ...]:
     """Ids of the blocks that must be here before this event counts. Raises BadEvent."""
     return (read_version(event).manifest,) if event.kind == VERSION else ()
@@ -172,7 +229,14 @@ def check(event: Event) -> None:
         _READERS[event.kind](event)
 
 
-_READERS = {UP: read_up, DEFINE: read_define, VERSION: read_version, DELETE: read_delete}
+_READERS = {
+    UP: read_up,
+    DEFINE: read_define,
+    VERSION: read_version,
+    DELETE: read_delete,
+    DOWN: read_down,
+    READMIT: read_readmit,
+}
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

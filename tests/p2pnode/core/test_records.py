@@ -122,6 +122,32 @@ def test_bodies_come_back_equal(author):
     version = records.Version(ids[0], ids[1], True, ids)
     assert records.read_version(written(author, records.VERSION, records.version_body(version))) == version
     assert records.read_delete(written(author, records.DELETE, records.delete_body(reversed(ids)))) == ids
+    assert records.read_down(written(author, records.DOWN, records.down_body(ids[0]))) == ids[0]
+    for keep in (None, ids[2]):
+        said = records.Readmission(ids, keep)
+        assert records.read_readmit(written(author, records.READMIT, records.readmit_body(said))) == said
+
+
+def test_an_up_may_name_the_readmission_that_it_takes_up(author):
+    member = Member("", "node-1", NodeRole.WORKER)
+    plain = written(author, records.UP, records.up_body(member))
+    taking = written(author, records.UP, records.up_body(member, LINK))
+    assert records.readmission_of(plain) is None
+    assert records.readmission_of(taking) == LINK
+    assert records.read_up(taking) == replace(member, peer_id=taking.author, up=taking.id), "it is no part of a record"
+    assert records.readmission_of(written(author, "merge", {"readmit": 1})) is None
+
+
+def test_nobody_witnesses_its_own_end_or_readmits_itself(author):
+    pen = author(1)
+    genesis = pen.genesis()
+    clock = MerkleClock(genesis.id)
+    clock.add(genesis)
+    said = records.Readmission((LINK, LINK[:35] + b"z"))
+    for kind, body in ((records.DOWN, records.down_body(LINK)), (records.READMIT, records.readmit_body(said))):
+        records.check(pen.write(clock, kind, "somebody", body))
+        with pytest.raises(BadEvent):
+            records.check(pen.write(clock, kind, pen.peer_id, body))
 
 
 UP = records.up_body(Member("", "node-1", NodeRole.WORKER))
@@ -147,6 +173,16 @@ LINK = MANIFEST.base
         (records.VERSION, {"manifest": LINK, "base": None, "append": False, "over": [LINK, LINK]}),
         (records.DELETE, {"versions": [b"x"]}),
         (records.GENESIS, {"name": "x"}),
+        (records.UP, UP | {"readmit": None}),
+        (records.UP, UP | {"readmit": b"short"}),
+        (records.DOWN, {}),
+        (records.DOWN, {"up": b"short"}),
+        (records.DOWN, {"up": None}),
+        (records.READMIT, {"forks": [], "keep": None}),
+        (records.READMIT, {"forks": [LINK], "keep": None}),
+        (records.READMIT, {"forks": [LINK, LINK], "keep": None}),
+        (records.READMIT, {"forks": [LINK, LINK[:35] + b"z"], "keep": b"short"}),
+        (records.READMIT, {"keep": None}),
     ],
 )
 def test_a_wrong_field_refuses_the_payload(author, kind, body):
