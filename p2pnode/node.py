@@ -9,8 +9,8 @@ the background is a child of the nursery and dies with it, within 3 s.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from p2pnode.env.net import Transport
 from p2pnode.env.together import together
 from p2pnode.errors import AddressError, NotFound, P2PNodeError, SwarmUnreachable, UsageError
 from p2pnode.net.guard import Guard
-from p2pnode.net.host import open_transport
 from p2pnode.net.peers import Peers
 from p2pnode.query.runner import SqlRunner
 from p2pnode.services.ask import Asker
@@ -83,12 +82,31 @@ class PeerView:
     rtt_ms: float | None
 
 
+#: (32-byte seed of the identity, addresses to listen on, swarm key) -> the running transport
+OpenTransport = Callable[[bytes, Sequence[str], str], AbstractAsyncContextManager[Transport]]
+
+
+def open_transport(seed: bytes, listen: Sequence[str], swarm_key: str) -> AbstractAsyncContextManager[Transport]:
+    """The real network. Loaded when it is wanted: libp2p takes a second, and another network needs none of it."""
+    from p2pnode.net.host import open_transport
+
+    return open_transport(seed, listen, swarm_key)
+
+
 @asynccontextmanager
-async def open_node(settings: Settings, env: Env | None = None) -> AsyncIterator[Node]:
+async def open_node(
+    settings: Settings,
+    env: Env | None = None,
+    *,
+    transport: OpenTransport = open_transport,
+    runner: type[SqlRunner] = SqlRunner,
+) -> AsyncIterator[Node]:
     """A running node that has joined its swarm (or begun one); it leaves when the block ends.
 
     A node with bootstrap peers waits for one of them for `settings.join_timeout_s` seconds (for ever if that is
     None); one whose home knows the swarm already waits REJOIN_WAIT_S and then goes on alone, still dialing.
+
+    `env`, `transport` and `runner` are this machine's own unless another world supplies them.
 
     Raises:
         AddressError, ConfigError: naming the setting that is wrong.
@@ -101,14 +119,14 @@ async def open_node(settings: Settings, env: Env | None = None) -> AsyncIterator
     home = settings.home
     bootstrap = _checked_bootstrap(settings)
     async with AsyncExitStack() as stack:
-        stack.enter_context(hold_home(home))
+        stack.enter_context(hold_home(env.disk, home))
         identity = await env.executor.run(load_or_create, env.disk, home / "identity.key", env.rng.token)
         events = await EventLog.open(env, home / "catalog.db")
         stack.push_async_callback(events.close)
         store = await ShardStore.open(home, env)
         stack.callback(store.close)
-        runner = await stack.enter_async_context(
-            SqlRunner(
+        sql = await stack.enter_async_context(
+            runner(
                 env,
                 home / "shards",
                 home / "spill",
@@ -119,10 +137,10 @@ async def open_node(settings: Settings, env: Env | None = None) -> AsyncIterator
             )
         )
         listen = kept_listen(env.disk, home, settings.listen)
-        transport = await stack.enter_async_context(open_transport(identity.seed, listen, settings.swarm_key))
-        keep_ports(env.disk, home, settings.listen, transport.addresses())
+        door = await stack.enter_async_context(transport(identity.seed, listen, settings.swarm_key))
+        keep_ports(env.disk, home, settings.listen, door.addresses())
         nursery = await stack.enter_async_context(together())
-        node = Node(settings, env, identity, transport, events, store, runner, bootstrap)
+        node = Node(settings, env, identity, door, events, store, sql, bootstrap)
         try:
             await node.start(nursery)
             yield node

@@ -1,4 +1,4 @@
-"""The world as the node sees it: clock, rng, disk, executor, net.
+"""The world as the node sees it: clock, rng, disk, executor, machine, net.
 
 Every part takes what it needs from here, so that the simulator can supply another world and try a thousand faults
 in a second. Nothing outside this package reads a clock, draws a random number, opens a file for writing or starts
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from p2pnode.env.clock import Clock, LoopClock
 from p2pnode.env.disk import Disk, LocalDisk
 from p2pnode.env.executor import Executor, Threads
+from p2pnode.env.machine import LocalMachine, Machine
 from p2pnode.env.rng import Rng, SystemRng
 
 
@@ -23,6 +24,19 @@ class Env:
     rng: Rng = field(default_factory=SystemRng)
     disk: Disk = field(default_factory=LocalDisk)
     executor: Executor = field(default_factory=Threads)
+    machine: Machine = field(default_factory=LocalMachine)
 
 
-__all__ = ["Clock", "Disk", "Env", "Executor", "LocalDisk", "LoopClock", "Rng", "SystemRng", "Threads"]
+__all__ = [
+    "Clock",
+    "Disk",
+    "Env",
+    "Executor",
+    "LocalDisk",
+    "LocalMachine",
+    "LoopClock",
+    "Machine",
+    "Rng",
+    "SystemRng",
+    "Threads",
+]

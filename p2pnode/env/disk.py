@@ -6,10 +6,13 @@ The promises that matter are spelled as verbs: `sync` (the bytes are on the plat
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -34,7 +37,28 @@ class Disk(Protocol):
         """Remove a file; one that is already gone is fine."""
         ...
 
-    def make_dir(self, path: Path) -> None: ...
+    def make_dir(self, path: Path, mode: int = 0o777) -> None:
+        """Make a directory and those above it that lack; `mode` (less the umask) is that of a new one."""
+        ...
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with all that is in it, as far as the disk lets it; none there is fine. Never raises."""
+        ...
+
+    def mode(self, path: Path) -> int:
+        """Permission bits of a file."""
+        ...
+
+    def set_mode(self, path: Path, mode: int) -> None:
+        """Change a file's permission bits."""
+        ...
+
+    def hold(self, path: Path) -> AbstractContextManager[None]:
+        """An advisory lock on that file (made if new), let go on leaving or when the holder dies, however it dies.
+
+        Raises BlockingIOError if another holds it.
+        """
+        ...
 
     def scan(self, path: Path) -> Iterator[Path]:
         """Files directly in a directory, sorted by name; none if there is no such directory."""
@@ -78,8 +102,26 @@ class LocalDisk:
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
-    def make_dir(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+    def make_dir(self, path: Path, mode: int = 0o777) -> None:
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+
+    def remove_tree(self, path: Path) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+    def mode(self, path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    def set_mode(self, path: Path, mode: int) -> None:
+        path.chmod(mode)
+
+    @contextmanager
+    def hold(self, path: Path) -> Iterator[None]:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(handle)
 
     def scan(self, path: Path) -> Iterator[Path]:
         try:

@@ -9,7 +9,6 @@ commits by itself, a client shows the receipts to a coordinator (`core.tickets` 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ class Publisher:
 
     async def clear(self) -> None:
         """Remove what publishes left behind that ended with the process. Only before the first publish."""
-        await self._env.executor.run(shutil.rmtree, self._cutting, True)  # True: none there is fine
+        await self._env.executor.run(self._env.disk.remove_tree, self._cutting)
 
     async def publish(
         self,
@@ -141,7 +140,7 @@ class Publisher:
             cuts = cut_shards(source, self._env, folder, format=format, shard_rows=shard_rows)
             order, receipts = await pusher.push_all(cuts, source.rows)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._env.disk.remove_tree(folder)
         draft = VersionDraft(
             dataset_id=record.dataset_id,
             format=format,

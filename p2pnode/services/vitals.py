@@ -11,7 +11,6 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import trio
 
 from p2pnode.env import Env
@@ -66,15 +65,14 @@ class Vitals:
     async def start(self, nursery: trio.Nursery) -> None:
         """Take the first sample, then go on in `nursery` until it is cancelled."""
         self._started = self._env.clock.now()
-        process = psutil.Process()
-        await self._sample(process)
-        nursery.start_soon(self._keep_sampling, process)
+        await self._sample()
+        nursery.start_soon(self._keep_sampling)
         nursery.start_soon(self._measure_lag)
 
-    async def _keep_sampling(self, process: psutil.Process) -> None:
+    async def _keep_sampling(self) -> None:
         while True:
             await trio.sleep(SAMPLE_S)
-            await self._sample(process)
+            await self._sample()
 
     async def _measure_lag(self) -> None:
         while True:
@@ -82,23 +80,20 @@ class Vitals:
             await trio.sleep(LAG_PROBE_S)
             self._lags.append(max(0.0, self._env.clock.now() - due))
 
-    async def _sample(self, process: psutil.Process) -> None:
-        cpu, memory, disk, network_bytes, rss = await self._env.executor.run(_read, process, self._path)
+    async def _sample(self) -> None:
+        read = await self._env.executor.run(self._env.machine.read, self._path)
         now = self._env.clock.now()
         rate = 0.0
         if self._network_bytes is not None and self._latest is not None:
             elapsed_s = max(1e-3, now - self._latest.at)
-            rate = max(0, network_bytes - self._network_bytes) / 1000 / elapsed_s
-        self._network_bytes = network_bytes
-        self._latest = Sample(now, cpu, memory, disk, rate, self.lag_s * 1000, rss)
-
-
-def _read(process: psutil.Process, path: Path) -> tuple[float, float, float, int, int]:
-    network = psutil.net_io_counters()
-    return (
-        psutil.cpu_percent(None),
-        psutil.virtual_memory().percent,
-        psutil.disk_usage(str(path)).percent,
-        network.bytes_sent + network.bytes_recv if network is not None else 0,
-        process.memory_info().rss,
-    )
+            rate = max(0, read.network_bytes - self._network_bytes) / 1000 / elapsed_s
+        self._network_bytes = read.network_bytes
+        self._latest = Sample(
+            now,
+            read.cpu_percent,
+            read.memory_percent,
+            read.disk_percent,
+            rate,
+            self.lag_s * 1000,
+            read.process_rss_bytes,
+        )

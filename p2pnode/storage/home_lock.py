@@ -5,30 +5,29 @@ Two nodes on one home would sign with one key and write one log. A stale lock ca
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from p2pnode.env import Disk
 from p2pnode.errors import HomeInUse, StorageFailed
 
 LOCK_NAME = "lock"
 
 
+#: A home is for its owner's eyes: the secret key and the shards are in it.
+_OWNER_ONLY = 0o700
+
+
 @contextmanager
-def hold_home(home: Path) -> Iterator[None]:
+def hold_home(disk: Disk, home: Path) -> Iterator[None]:
     """Create the home if it is new and hold it. Raises HomeInUse, or StorageFailed if it cannot be written."""
-    try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageFailed(f"The home {home} cannot be written: {error.strerror}.") from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            disk.make_dir(home, _OWNER_ONLY)
+            stack.enter_context(disk.hold(home / LOCK_NAME))
         except BlockingIOError:
             raise HomeInUse(f"Another node runs on the home {home}.") from None
+        except OSError as error:
+            raise StorageFailed(f"The home {home} cannot be written: {error.strerror}.") from error
         yield
-    finally:
-        os.close(handle)

@@ -7,8 +7,6 @@ be orphaned. All of it blocks; call it through the executor.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +31,7 @@ def load_or_create(disk: Disk, path: Path, token: Callable[[int], bytes]) -> Ide
 
 
 def _load(disk: Disk, path: Path) -> Identity:
-    mode = stat.S_IMODE(path.stat().st_mode)
+    mode = disk.mode(path)
     if mode & 0o077:
         raise ConfigError(
             f"{path}: others can read this secret key (mode {mode:04o})",
@@ -56,7 +54,7 @@ def _create(disk: Disk, path: Path, seed: bytes) -> None:
     disk.unlink(temporary)
     with disk.open(temporary, "xb") as file:
         # Before the first byte of the secret is in it.
-        os.chmod(temporary, _OWNER_ONLY)
+        disk.set_mode(temporary, _OWNER_ONLY)
         file.write(encode_seed(seed))
         disk.sync(file)
     disk.rename(temporary, path)
