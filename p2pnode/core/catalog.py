@@ -2,8 +2,7 @@
 
 The fold depends on the set alone, never on the order in which events came; `apply` is its incremental form.
 
-- A member is what its own last `up` or `leave` says, last by (height, id). Of several present members with
-  one node_id the one that claimed it first since it came keeps it; the others are found by peer id.
+- Who is a member, who left and who is down is `roster`'s.
 - A dataset exists as long as one of its define events, or a version that stands, is not named by a delete: deletes
   take away what their author had seen, so a concurrent addition wins. Of two with one name the earlier claim has it.
 - A version takes the place of those it names in `over`; those whose place nobody took are its *tips*. Tips
@@ -18,35 +17,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import libipld
 
 from p2pnode.core import records
 from p2pnode.core.event import Event
 from p2pnode.core.model import DatasetRecord, Manifest, Member
+from p2pnode.core.roster import Roster
 from p2pnode.core.versions import VersionHistory
 
 Manifests = Callable[[bytes], Manifest | None]
 _Order = tuple[int, bytes]
-
-
-@dataclass(slots=True)
-class _Presence:
-    """A peer's own words about itself."""
-
-    ups: dict[_Order, Member] = field(default_factory=dict)
-    leaves: set[_Order] = field(default_factory=set)
-
-    def member(self) -> Member:
-        last_up = max(self.ups)
-        gone = bool(self.leaves) and max(self.leaves) > last_up
-        return replace(self.ups[last_up], left=gone)
-
-    def claim(self, node_id: str) -> _Order:
-        """When it took its node_id: the first `up` with it since it last left."""
-        since = max(self.leaves, default=(0, b""))
-        return min(order for order, up in self.ups.items() if order > since and up.node_id == node_id)
 
 
 @dataclass(slots=True)
@@ -87,7 +70,7 @@ class Catalog:
 
     def __init__(self, manifests: Manifests) -> None:
         self._manifests = manifests
-        self._presence: dict[str, _Presence] = {}
+        self._roster = Roster()
         self._datasets: dict[str, _Dataset] = {}
         self._records: dict[str, DatasetRecord] = {}
         #: name -> who claims it, and since when; and the name that each dataset claims.
@@ -104,19 +87,16 @@ class Catalog:
 
     def apply(self, event: Event) -> None:
         """Add one event that the clock admitted. Applying it twice changes nothing."""
-        if event.kind == records.UP:
-            self._presence.setdefault(event.author, _Presence()).ups[event.order] = records.read_up(event)
-        elif event.kind == records.LEAVE:
-            self._presence.setdefault(event.author, _Presence()).leaves.add(event.order)
-        elif event.kind in (records.DEFINE, records.VERSION, records.DELETE):
+        if event.kind in (records.DEFINE, records.VERSION, records.DELETE):
             self._apply_to_dataset(event)
+        else:
+            self._roster.apply(event)
 
     def _apply_to_dataset(self, event: Event) -> None:
         dataset_id = event.object_id
         dataset = self._datasets.get(dataset_id)
         if dataset is None:
-            dataset = _Dataset(dataset_id, VersionHistory(dataset_id, self._manifests))
-            self._datasets[dataset_id] = dataset
+            dataset = self._begin(dataset_id)
         if event.kind == records.DEFINE:
             dataset.defines[event.order] = records.read_define(event)
         elif event.kind == records.VERSION:
@@ -125,6 +105,11 @@ class Catalog:
             dataset.deleted.update(records.read_delete(event))
         self._records.pop(dataset_id, None)
         self._claim_name(dataset)
+
+    def _begin(self, dataset_id: str) -> _Dataset:
+        dataset = _Dataset(dataset_id, VersionHistory(dataset_id, self._manifests))
+        self._datasets[dataset_id] = dataset
+        return dataset
 
     def _claim_name(self, dataset: _Dataset) -> None:
         before = self._claimed.pop(dataset.dataset_id, None)
@@ -135,29 +120,70 @@ class Catalog:
             self._claimed[dataset.dataset_id] = said.name
             self._claims.setdefault(said.name, {})[dataset.dataset_id] = since
 
+    # -- kept over a restart ---------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """The fold as plain data (lists, text, bytes, numbers), for `load`. Costs the size of the lists."""
+        return {
+            "members": self._roster.dump(),
+            "datasets": [
+                [
+                    dataset.dataset_id,
+                    [[*order, said.name, said.description, said.schema] for order, said in dataset.defines.items()],
+                    sorted(dataset.deleted),
+                    dataset.history.dump(),
+                ]
+                for dataset in self._datasets.values()
+            ],
+        }
+
+    @classmethod
+    def load(cls, dump: dict[str, Any], manifests: Manifests) -> Catalog:
+        """The catalog that gave that dump, as if every event had been applied. No manifest is read for it.
+
+        The dump is trusted: whoever keeps it checks that it is whole.
+        """
+        catalog = cls(manifests)
+        catalog._roster = Roster.load(dump["members"])
+        for dataset_id, defines, deleted, history in dump["datasets"]:
+            dataset = catalog._begin(dataset_id)
+            for height, event_id, *said in defines:
+                dataset.defines[height, event_id] = records.Definition(*said)
+            dataset.deleted.update(deleted)
+            dataset.history.load(history)
+            catalog._claim_name(dataset)
+        return catalog
+
     # -- members -------------------------------------------------------------------------------------------
 
     def members(self) -> list[Member]:
-        """Those who have not left, by peer id."""
-        return [member for member in self.everyone() if not member.left]
+        """Those who have not left, by peer id; those who are down among them, for they may return."""
+        return [member for member in self._roster.everyone().values() if not member.left]
+
+    def present(self) -> list[Member]:
+        """Those who neither left nor are down, by peer id: whom durability counts on."""
+        return [member for member in self._roster.everyone().values() if not (member.left or member.down)]
 
     def everyone(self) -> list[Member]:
         """Members present and past, by peer id."""
-        return [words.member() for _, words in sorted(self._presence.items()) if words.ups]
+        return list(self._roster.everyone().values())
 
     def member(self, peer_id: str) -> Member | None:
         """The member with that peer id, also when it has left."""
-        words = self._presence.get(peer_id)
-        return words.member() if words and words.ups else None
+        return self._roster.everyone().get(peer_id)
 
     def member_named(self, node_id: str) -> Member | None:
-        """The present member that owns that node_id."""
-        claims = [
-            (self._presence[member.peer_id].claim(node_id), member.peer_id)
-            for member in self.members()
-            if member.node_id == node_id
-        ]
-        return self.member(min(claims)[1]) if claims else None
+        """The member that owns that node_id and has not left."""
+        return self._roster.named(node_id)
+
+    def witnesses(self, peer_id: str) -> list[str]:
+        """Who said so far that this member's last `up` ended; sorted."""
+        return self._roster.witnesses(peer_id)
+
+    @property
+    def witnesses_needed(self) -> int:
+        """How many must have said so before a member is down."""
+        return self._roster.witnesses_needed
 
     # -- datasets ------------------------------------------------------------------------------------------
 
@@ -211,6 +237,7 @@ class Catalog:
                 m.region,
                 m.weight,
                 m.left,
+                m.down,
                 m.up,
                 *m.addresses,
                 *m.capabilities,

@@ -37,7 +37,10 @@ class NodeRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member record as its own author last signed it. `weight` is in thousandths (1.0 is 1000)."""
+    """A member record as its own author last signed it. `weight` is in thousandths (1.0 is 1000).
+
+    A member that `left` said so itself; one that is `down` was witnessed to be dead, and may return.
+    """
 
     peer_id: str
     node_id: str
@@ -49,6 +52,7 @@ class Member:
     #: The `up` event that says so.
     up: bytes = b""
     left: bool = False
+    down: bool = False
 
 
 Scalar = int | float | str | bool | None

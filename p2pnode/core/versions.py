@@ -5,16 +5,21 @@ difference of two sets. An appending version's *lineage* is itself and what it a
 root: a version that replaced everything, or nothing at all. Tips with the same root, format and columns
 differ only by appended shards, and fold to the highest one's shards followed by what each of the others
 added. A union is a manifest of its own, with a content id that every replica computes alike.
+
+A history may be a million versions long and is loaded whenever a node starts, so each lies in one string of bytes
+and is read when somebody asks for it.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import Any
 
-from p2pnode.core.cid import record_cid
+from p2pnode.core.cid import CID_BYTES, record_cid
 from p2pnode.core.model import Manifest, ShardEntry
 from p2pnode.core.records import Version, encode_manifest
 
@@ -24,6 +29,12 @@ UNIONS_MAX = 8
 _Tips = tuple[bytes, ...]
 #: The root of appends to nothing.
 _NOTHING = b""
+
+#: A packed version: height, whether it appends and has a base, how many it replaces, then manifest, base if any,
+#: the replaced, and the publish's name.
+_HEAD = struct.Struct(">QBH")
+_HEIGHT_BYTES = 8
+_APPENDS, _HAS_BASE = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +53,64 @@ class VersionHistory:
     def __init__(self, dataset_id: str, manifests: Callable[[bytes], Manifest | None]) -> None:
         self._dataset_id = dataset_id
         self._manifest_block = manifests
-        self._versions: dict[bytes, Version] = {}
-        self._orders: dict[bytes, tuple[int, bytes]] = {}
-        self._superseded: set[bytes] = set()
+        #: event id -> its version, packed.
+        self._rows: dict[bytes, bytes] = {}
+        #: Those whose place nobody took.
+        self._standing: set[bytes] = set()
+        #: Replaced before they came here themselves.
+        self._awaited: set[bytes] = set()
         #: Several tips -> what they fold to. Emptied as soon as it may be stale.
         self._unions: dict[_Tips, Folded] = {}
 
     def add(self, order: tuple[int, bytes], version: Version) -> None:
-        event_id = order[1]
-        if event_id in self._superseded:
+        height, event_id = order
+        if event_id in self._rows:
+            return
+        if event_id in self._awaited:
             # It comes after one that stands on it, so what was folded without it may be wrong.
             self._unions.clear()
-        self._versions[event_id] = version
-        self._orders[event_id] = order
-        self._superseded.update(version.over)
+            self._awaited.discard(event_id)
+        else:
+            self._standing.add(event_id)
+        self._rows[event_id] = _pack(height, version)
+        self._standing.difference_update(version.over)
+        self._awaited.update(over for over in version.over if over not in self._rows)
+
+    def dump(self) -> list[Any]:
+        """The history as plain data: ids, rows, tips, and what was replaced before it came."""
+        return [list(self._rows), list(self._rows.values()), sorted(self._standing), sorted(self._awaited)]
+
+    def load(self, dump: list[Any]) -> None:
+        """What `dump` gave, into an empty history."""
+        ids, rows, standing, awaited = dump
+        self._rows = dict(zip(ids, rows, strict=True))
+        self._standing, self._awaited = set(standing), set(awaited)
 
     def listed(self) -> list[tuple[bytes, Version]]:
         """All of them, oldest first by (height, id)."""
-        return [
-            (event_id, self._versions[event_id]) for event_id in sorted(self._versions, key=self._orders.__getitem__)
-        ]
+        return [(event_id, _unpack(self._rows[event_id])) for event_id in sorted(self._rows, key=self._order)]
 
     def of_publish(self, publish: str) -> bytes | None:
         """The version event that carries out that publish, the first if there are two; None if there is none."""
-        found = [event_id for event_id, version in self._versions.items() if version.publish == publish]
-        return min(found, key=self._orders.__getitem__, default=None)
+        ending = publish.encode()
+        likely = (event_id for event_id, row in self._rows.items() if row.endswith(ending))
+        found = [event_id for event_id in likely if self._version(event_id).publish == publish]
+        return min(found, key=self._order, default=None)
 
     def tips(self, deleted: AbstractSet[bytes] = frozenset()) -> _Tips:
         """Versions that stand: neither replaced nor deleted; sorted."""
-        return tuple(sorted(self._versions.keys() - self._superseded - deleted))
+        return tuple(sorted(self._standing - deleted))
+
+    def _order(self, event_id: bytes) -> bytes:
+        """Sorts as (height, id) does."""
+        return self._rows[event_id][:_HEIGHT_BYTES] + event_id
+
+    def _version(self, event_id: bytes) -> Version:
+        return _unpack(self._rows[event_id])
+
+    def _find(self, event_id: bytes) -> Version | None:
+        row = self._rows.get(event_id)
+        return None if row is None else _unpack(row)
 
     def fold(self, deleted: AbstractSet[bytes] = frozenset()) -> Folded:
         """What stands now."""
@@ -78,7 +118,8 @@ class VersionHistory:
 
     def union(self, version: bytes, deleted: AbstractSet[bytes] = frozenset()) -> Manifest | None:
         """The union with that content id, which no event names: of what stands now, or stood when it was replaced."""
-        for stood in (self.tips(deleted), *(said.over for said in self._versions.values())):
+        several = (_unpack(row).over for row in self._rows.values() if _replaced(row) > 1)
+        for stood in (self.tips(deleted), *several):
             if len(stood) > 1 and (folded := self._fold(stood)).version == version:
                 return folded.manifest
         return None
@@ -113,7 +154,7 @@ class VersionHistory:
             return []
         own = self._lineage(winner)
         added = {event_id for other in others for event_id in self._lineage(other)} - own
-        grounds = [self._versions[event_id].over for event_id in sorted(added)]
+        grounds = [self._version(event_id).over for event_id in sorted(added)]
         return [over for over in grounds if not self._is_at_hand(over)]
 
     def _union(self, tips: _Tips) -> Folded:
@@ -122,15 +163,15 @@ class VersionHistory:
             return Folded()
         manifest = self._read(winner)
         assert manifest is not None  # _split only names readable ones
-        siblings = tuple(sorted(self._versions[loser].manifest for loser in losers))
+        siblings = tuple(sorted(self._version(loser).manifest for loser in losers))
         if not others:
-            return Folded(self._versions[winner].manifest, manifest, siblings)
+            return Folded(self._version(winner).manifest, manifest, siblings)
         shards = list(manifest.shards)
         done = set(self._lineage(winner))
-        carried_out = {self._versions[event_id].publish for event_id in done} - {""}
+        carried_out = {self._version(event_id).publish for event_id in done} - {""}
         for other in others:
-            for event_id in sorted(self._lineage(other) - done, key=self._orders.__getitem__):
-                publish = self._versions[event_id].publish
+            for event_id in sorted(self._lineage(other) - done, key=self._order):
+                publish = self._version(event_id).publish
                 if publish not in carried_out:
                     shards.extend(self._added(event_id))
                 done.add(event_id)
@@ -143,7 +184,7 @@ class VersionHistory:
         readable = [tip for tip in tips if self._read(tip) is not None]
         if not readable:
             return None, [], []
-        readable.sort(key=self._orders.__getitem__)
+        readable.sort(key=self._order)
         winner = readable.pop()
         others = [tip for tip in readable if self._unites(tip, winner)]
         losers = [tip for tip in readable if not self._unites(tip, winner)]
@@ -155,12 +196,12 @@ class VersionHistory:
         assert theirs is not None
         if (ours.format, ours.columns) != (theirs.format, theirs.columns):
             return False
-        return self._versions[tip].append and self._roots(tip) == self._roots(winner)
+        return self._version(tip).append and self._roots(tip) == self._roots(winner)
 
     def _added(self, event_id: bytes) -> list[ShardEntry]:
         """The shards that an append brought: its manifest's without those of what it stands on."""
         manifest = self._read(event_id)
-        ground = self._at_hand(self._versions[event_id].over).manifest
+        ground = self._at_hand(self._version(event_id).over).manifest
         if manifest is None:
             return []
         present = Counter(shard.cid for shard in ground.shards) if ground else Counter()
@@ -174,33 +215,51 @@ class VersionHistory:
 
     def _lineage(self, event_id: bytes) -> set[bytes]:
         """The appends from this version back to its roots, itself included if it is one."""
-        return {step for step in self._walk(event_id) if step in self._versions and self._versions[step].append}
+        return {step for step, version in self._walk(event_id) if version is not None and version.append}
 
     def _roots(self, event_id: bytes) -> set[bytes]:
         """Where its appends began: versions that replaced everything, or _NOTHING."""
         roots: set[bytes] = set()
-        for step in self._walk(event_id):
-            version = self._versions.get(step)
+        for step, version in self._walk(event_id):
             if version is None or not version.append:
                 roots.add(step)
             elif not version.over:
                 roots.add(_NOTHING)
         return roots
 
-    def _walk(self, event_id: bytes) -> Iterable[bytes]:
-        """This version and all that it appended to, directly or not."""
+    def _walk(self, event_id: bytes) -> Iterable[tuple[bytes, Version | None]]:
+        """This version and all that it appended to, directly or not; None where one is not here."""
         seen = {event_id}
         pending = [event_id]
         while pending:
             step = pending.pop()
-            yield step
-            version = self._versions.get(step)
+            version = self._find(step)
+            yield step, version
             if version is not None and version.append:
                 fresh = [over for over in version.over if over not in seen]
                 seen.update(fresh)
                 pending.extend(fresh)
 
     def _read(self, event_id: bytes) -> Manifest | None:
-        version = self._versions.get(event_id)
+        version = self._find(event_id)
         manifest = self._manifest_block(version.manifest) if version else None
         return manifest if manifest and manifest.dataset_id == self._dataset_id else None
+
+
+def _pack(height: int, version: Version) -> bytes:
+    marks = _APPENDS * version.append | _HAS_BASE * (version.base is not None)
+    head = _HEAD.pack(height, marks, len(version.over))
+    return b"".join((head, version.manifest, version.base or b"", *version.over, version.publish.encode()))
+
+
+def _replaced(row: bytes) -> int:
+    return _HEAD.unpack_from(row)[2]
+
+
+def _unpack(row: bytes) -> Version:
+    _, marks, count = _HEAD.unpack_from(row)
+    links = 1 + bool(marks & _HAS_BASE) + count
+    end = _HEAD.size + links * CID_BYTES
+    ids = [row[start : start + CID_BYTES] for start in range(_HEAD.size, end, CID_BYTES)]
+    manifest, base = ids[0], ids[1] if marks & _HAS_BASE else None
+    return Version(manifest, base, bool(marks & _APPENDS), tuple(ids[links - count :]), row[end:].decode())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,6 +65,14 @@ class Writer:
     def delete(self, dataset_id="ds-1"):
         return self.write(records.DELETE, dataset_id, records.delete_body(self.catalog.observed(dataset_id)))
 
+    def down(self, other, up=None):
+        """Say that this member's last known life ended."""
+        ended = up or self.catalog.member(other.pen.peer_id).up
+        return self.write(records.DOWN, other.pen.peer_id, records.down_body(ended))
+
+    def sees_down(self, other):
+        return self.catalog.member(other.pen.peer_id).down
+
     def shards(self, dataset_id="ds-1"):
         manifest = self.catalog.dataset(dataset_id).manifest
         return [int.from_bytes(entry.cid[4:], "big") for entry in manifest.shards] if manifest else None
@@ -121,6 +130,71 @@ def test_the_first_to_claim_a_node_id_keeps_it_through_restarts(writers):
     assert meet(a, b).catalog.member_named("node-0").peer_id == b.pen.peer_id
     a.up("node-0")
     assert meet(a, b).catalog.member_named("node-0").peer_id == b.pen.peer_id, "who left has no claim"
+
+
+def test_two_witnesses_of_three_make_a_member_down(writers):
+    a, b, c = writers
+    meet(a, b, c)
+    a.down(c)
+    a.down(c)
+    assert not a.sees_down(c), "one says it twice"
+    assert a.catalog.witnesses(c.pen.peer_id) == [a.pen.peer_id]
+    b.down(c)
+    catalog = meet(a, b, c).catalog
+    assert catalog.member(c.pen.peer_id).down
+    assert catalog.witnesses(c.pen.peer_id) == sorted((a.pen.peer_id, b.pen.peer_id))
+    assert [m.node_id for m in catalog.present()] == sorted(
+        ("node-0", "node-1"), key=lambda n: catalog.member_named(n).peer_id
+    )
+    assert len(catalog.members()) == len(catalog.everyone()) == 3, "it is a member still, and may return"
+    assert catalog.member_named("node-2").down, "and keeps its name"
+
+
+def test_of_two_members_one_is_witness_enough(author):
+    a, b = make_writers(author, 2)
+    meet(a, b)
+    assert a.catalog.witnesses_needed == 1
+    a.down(b)
+    assert meet(a, b).catalog.present() == [a.catalog.member(a.pen.peer_id)]
+
+
+def test_one_who_left_is_not_down_and_is_counted_no_more(writers):
+    a, b, c = writers
+    meet(a, b, c)
+    assert a.catalog.witnesses_needed == 2
+    b.down(c)
+    c.write(records.LEAVE, c.pen.peer_id, {})
+    catalog = meet(a, b, c).catalog
+    gone = catalog.member(c.pen.peer_id)
+    assert (gone.left, gone.down, catalog.witnesses_needed) == (True, False, 1)
+    a.down(b)
+    assert meet(a, b).catalog.member(b.pen.peer_id).down, "with two left, one witness is enough"
+
+
+def test_a_later_up_survives_what_was_said_of_an_earlier_one(writers):
+    a, b, c = writers
+    meet(a, b, c)
+    earlier = a.catalog.member(c.pen.peer_id).up
+    c.up()
+    a.down(c)
+    b.down(c)
+    assert not meet(a, b, c).catalog.member(c.pen.peer_id).down, "it was up anew before they said so"
+    assert a.catalog.witnesses(c.pen.peer_id) == []
+    for writer in (a, b):
+        writer.down(c)
+    assert meet(a, b, c).catalog.member(c.pen.peer_id).down
+    c.up()
+    for writer in (a, b):
+        writer.down(c, earlier)
+    assert not meet(a, b, c).catalog.member(c.pen.peer_id).down
+
+
+def test_whom_nobody_saw_come_cannot_be_down(writers):
+    a, _, _ = writers
+    a.write(records.DOWN, "somebody", records.down_body(a.clock.genesis))
+    assert a.catalog.member("somebody") is None
+    assert a.catalog.witnesses("somebody") == []
+    assert a.catalog.members() == a.catalog.present() == a.catalog.everyone()
 
 
 # -- datasets --
@@ -312,6 +386,35 @@ def test_an_addition_that_the_delete_had_not_seen_wins(writers):
     assert meet(a, b).catalog.dataset("ds-1") is None
 
 
+def test_a_dataset_defined_again_after_its_deletion_begins_empty(writers):
+    a, b, _ = writers
+    a.define()
+    a.publish(1)
+    meet(a, b)
+    a.delete()
+    b.delete()
+    meet(a, b)
+    b.define(description="again")
+    record = meet(a, b).catalog.dataset("flights")
+    assert (record.description, record.version, record.siblings) == ("again", None, ())
+    b.publish(2, append=True)
+    assert meet(a, b).shards() == [2], "what was deleted stays so"
+    a.define()
+    assert meet(a, b).shards() == [2]
+
+
+def test_a_late_replica_that_brings_a_deleted_version_again_does_not_revive_it(writers):
+    a, b, c = writers
+    a.define()
+    a.publish(1)
+    c.sync(a)
+    a.delete()
+    b.sync(a)
+    b.sync(c)
+    assert b.catalog.dataset("flights") is None
+    assert meet(a, b, c).catalog.datasets() == []
+
+
 def test_deleting_the_last_version_brings_no_older_one_back(writers):
     a = writers[0]
     a.define()
@@ -335,7 +438,9 @@ def test_a_manifest_of_another_dataset_counts_as_no_content(writers):
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["append", "append", "replace", "delete", "define", "up", "leave", "sync", "sync"]),
+        st.sampled_from(
+            ["append", "append", "replace", "delete", "define", "up", "leave", "down", "down", "sync", "sync"]
+        ),
         st.integers(0, 2),
         st.integers(0, 2),
     ),
@@ -343,9 +448,8 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(actions=ACTIONS, order=st.randoms(use_true_random=False))
-def test_any_permutation_folds_to_the_same_state(author, actions, order):
+def acted(author, actions, repeats=4):
+    """Three writers after these actions, each of which saw what it had synced; `repeats` publishes have one name."""
     writers = make_writers(author)
     for number, (action, who, other) in enumerate(actions):
         writer, dataset_id = writers[who], f"ds-{other}"
@@ -358,16 +462,25 @@ def test_any_permutation_folds_to_the_same_state(author, actions, order):
             continue
         elif action == "leave":
             writer.write(records.LEAVE, writer.pen.peer_id, {})
+        elif action == "down":
+            if who != other and writer.catalog.member(writers[other].pen.peer_id):
+                writer.down(writers[other])
         elif action == "define":
             writer.define(dataset_id, f"name-{number % 3}")
         elif action == "delete":
             writer.delete(dataset_id)
         else:
-            writer.publish(number, append=action == "append", dataset_id=dataset_id, publish=str(number // 4))
+            writer.publish(number, append=action == "append", dataset_id=dataset_id, publish=str(number // repeats))
         # Looking must not change what is seen later.
         writer.catalog.digest()
-    met = meet(*writers)
-    events = met.clock.events()
+    return writers
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=ACTIONS, order=st.randoms(use_true_random=False))
+def test_any_permutation_folds_to_the_same_state(author, actions, order):
+    met = meet(*acted(author, actions))
+    events = list(met.clock.events())
     assert Catalog.fold(events, met.blocks.get).digest() == met.catalog.digest()
     order.shuffle(events)
     shuffled = Catalog(met.blocks.get)
@@ -379,6 +492,73 @@ def test_any_permutation_folds_to_the_same_state(author, actions, order):
             shuffled.apply(event)
     assert shuffled.digest() == met.catalog.digest()
     assert shuffled.datasets() == met.catalog.datasets()
+    assert shuffled.everyone() == met.catalog.everyone()
+    for node in range(3):
+        assert shuffled.member_named(f"node-{node}") == met.catalog.member_named(f"node-{node}")
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=ACTIONS, order=st.randoms(use_true_random=False), cut=st.integers(0, 40))
+def test_a_fold_that_was_kept_and_loaded_goes_on_as_if_it_had_never_stopped(author, actions, order, cut):
+    met = meet(*acted(author, actions))
+    events = list(met.clock.events())
+    order.shuffle(events)
+    before = Catalog.fold(events[:cut], met.blocks.get)
+    kept = msgspec.msgpack.encode(before.dump())
+    after = Catalog.load(msgspec.msgpack.decode(kept), met.blocks.get)
+    assert after.digest() == before.digest()
+    assert msgspec.msgpack.encode(after.dump()) == kept
+    for event in events[cut:]:
+        after.apply(event)
+    assert after.digest() == met.catalog.digest()
+    for number in range(3):
+        dataset_id = f"ds-{number}"
+        assert after.versions(dataset_id) == met.catalog.versions(dataset_id)
+        assert after.observed(dataset_id) == met.catalog.observed(dataset_id)
+        assert after.tips(dataset_id) == met.catalog.tips(dataset_id)
+        for publish in map(str, range(8)):
+            assert after.of_publish(dataset_id, publish) == met.catalog.of_publish(dataset_id, publish)
+
+
+@settings(max_examples=60, deadline=None)
+@given(actions=ACTIONS)
+def test_every_publish_stands_was_replaced_was_deleted_or_is_visible_as_a_loser(author, actions):
+    """Nothing published vanishes without a word that names it."""
+    met = meet(*acted(author, actions, repeats=1))
+    events = list(met.clock.events())
+    for dataset_id in ("ds-0", "ds-1", "ds-2"):
+        published = [e for e in events if e.kind == records.VERSION and e.object_id == dataset_id]
+        replaced = {over for e in published for over in records.read_version(e).over}
+        deletes = [e for e in events if e.kind == records.DELETE and e.object_id == dataset_id]
+        deleted = {gone for e in deletes for gone in records.read_delete(e)}
+        defines = {e.id for e in events if e.kind == records.DEFINE and e.object_id == dataset_id}
+        standing = [e for e in published if e.id not in replaced | deleted]
+        record = met.catalog.dataset(dataset_id)
+        assert (record is not None) == (bool(defines) and bool(defines - deleted or standing))
+        if record is None or not standing:
+            assert record is None or (record.manifest, record.siblings) == (None, ())
+            continue
+        united = {entry.cid for entry in record.manifest.shards}
+        for event in standing:
+            manifest = records.read_version(event).manifest
+            shards = {entry.cid for entry in met.blocks[manifest].shards}
+            assert manifest in record.siblings or shards <= united
+
+
+@settings(max_examples=60, deadline=None)
+@given(appended=st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=14))
+def test_appends_alone_fold_to_every_shard_once(author, appended):
+    """Concurrent or not, in one fold or in unions of unions: nothing lost, nothing twice, no loser."""
+    writers = make_writers(author)
+    writers[0].define()
+    meet(*writers)
+    for number, (who, syncs) in enumerate(appended):
+        if syncs:
+            writers[who].sync(writers[(who + 1) % 3])
+        writers[who].publish(number, append=True)
+    met = meet(*writers)
+    assert sorted(met.shards() or []) == list(range(len(appended)))
+    assert met.catalog.dataset("ds-1").siblings == ()
 
 
 def test_a_forked_authors_later_words_do_not_count(writers):
