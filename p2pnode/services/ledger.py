@@ -248,6 +248,11 @@ class Ledger:
             )
         return {refusal.event_id for refusal in outcome.refused}
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that is known here is on disk and counts."""
+        return not self._volatile
+
     async def settle(self) -> None:
         """Make everything admitted so far durable, then let it count."""
         admitted = list(self._volatile.values())
