@@ -1,0 +1,210 @@
+"""What must hold in a world, whatever went wrong: each promise a function of plain views, and what breaks it.
+
+A view is what one honest node knows at one moment, copied out of it (`views`); the checks see neither nodes nor time
+and can be tested with views made by hand. Each compares against something computed here in another way than in
+production: heads from the events' own references, witnesses counted one by one, copies counted on disks.
+
+Promises: nodes with the same events agree on heads, state and owners, and the order
+of arrival does not show; what was acknowledged is on enough disks and stays; buffers keep their bounds; whoever speaks
+with two tongues is exposed; when the storm is over everybody knows the same and sees who is there, in time; and what
+nobody writes does not grow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+#: Names of nodes that one violation lists.
+NAMED_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """An event as far as the checks need it."""
+
+    id: bytes
+    author: str
+    kind: str
+    object_id: str
+    #: What it stands on directly.
+    past: tuple[bytes, ...]
+    #: Of a `down`, the `up` that it ends.
+    ends: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one honest node knows."""
+
+    name: str
+    peer_id: str
+    events: frozenset[bytes]
+    heads: tuple[bytes, ...]
+    #: The digest of its fold.
+    state: bytes
+    #: For each of some sample keys, who should hold it, best first.
+    owners: tuple[tuple[str, ...], ...] = ()
+    #: Authors that it holds proof against.
+    exposed: frozenset[str] = frozenset()
+    #: How it sees each member that has not left, by peer id.
+    states: Mapping[str, str] = field(default_factory=dict)
+    #: Members whose record says that they are down.
+    down: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A write that was acknowledged: its events, and how many disks were promised and found at that moment."""
+
+    write: int
+    host: str
+    events: tuple[bytes, ...]
+    promised: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken promise: which one, and how it shows."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+def same_events_same_answers(views: Sequence[View]) -> list[Violation]:
+    """Nodes with equal sets have equal heads, states and owners."""
+    found: list[Violation] = []
+    first: dict[frozenset[bytes], View] = {}
+    for view in views:
+        other = first.setdefault(view.events, view)
+        for what in ("heads", "state", "owners"):
+            if getattr(view, what) != getattr(other, what):
+                text = f"{other.name} and {view.name} have the same {len(view.events)} events and other {what}"
+                found.append(Violation("disagreement", text))
+    return found
+
+
+def heads_are_heads(view: View, facts: Mapping[bytes, Fact]) -> list[Violation]:
+    """Heads are the events that no event stands on."""
+    referenced = {past for event in view.events for past in facts[event].past}
+    if set(view.heads) == view.events - referenced:
+        return []
+    text = f"{view.name} has {len(view.heads)} heads, {len(view.events - referenced)} events are on top"
+    return [Violation("heads", text)]
+
+
+def order_does_not_show(view: View, refolded: bytes) -> list[Violation]:
+    """The fold of the same events in another order is the same state."""
+    if view.state == refolded:
+        return []
+    return [Violation("order", f"{view.name}'s state is not the fold of its {len(view.events)} events")]
+
+
+def enough_disks(ack: Ack) -> list[Violation]:
+    """When it was acknowledged it was on as many disks as promised."""
+    if ack.found >= ack.promised:
+        return []
+    text = f"write {ack.write} of {ack.host} was acknowledged on {ack.found} of {ack.promised} disks"
+    return [Violation("not durable", text)]
+
+
+def nothing_lost(acks: Iterable[Ack], views: Sequence[View]) -> list[Violation]:
+    """After the heal every acknowledged event is in every clock."""
+    found: list[Violation] = []
+    for ack in acks:
+        lacking = [view.name for view in views if not view.events.issuperset(ack.events)]
+        if lacking:
+            text = f"write {ack.write}, acknowledged by {ack.host}, is missing on {_some(lacking)}"
+            found.append(Violation("lost", text))
+    return found
+
+
+def one_set(views: Sequence[View]) -> list[Violation]:
+    """Everybody knows everything that anybody knows."""
+    everything = frozenset[bytes]().union(*(view.events for view in views))
+    lacking = [f"{view.name} ({len(everything - view.events)})" for view in views if view.events != everything]
+    if not lacking:
+        return []
+    return [Violation("not converged", f"of {len(everything)} events some are missing on {_some(lacking)}")]
+
+
+def sights_agree(views: Sequence[View], alive: frozenset[str], gone: frozenset[str]) -> list[Violation]:
+    """Every node sees as alive who runs, and as alive nobody who is gone for good; who runs is not recorded as down."""
+    found: list[Violation] = []
+    for view in views:
+        wrong = [
+            f"{peer[-6:]} {view.states.get(peer, 'unknown')}"
+            for peer in sorted(alive - {view.peer_id})
+            if view.states.get(peer) != "alive"
+        ]
+        wrong += [f"{peer[-6:]} still alive" for peer in sorted(gone) if view.states.get(peer) == "alive"]
+        wrong += [f"{peer[-6:]} recorded down" for peer in sorted(alive & view.down)]
+        if wrong:
+            found.append(Violation("sights", f"{view.name} sees {_some(wrong)}"))
+    return found
+
+
+def downs_are_witnessed(view: View, facts: Mapping[bytes, Fact], members: int) -> list[Violation]:
+    """Who is recorded as down was said to be so by two others (by one in a swarm of two), about one `up` of its."""
+    needed = 2 if members >= 3 else 1
+    witnesses: dict[tuple[str, bytes], set[str]] = {}
+    for event in sorted(view.events):
+        fact = facts[event]
+        if fact.kind == "down" and fact.author != fact.object_id:
+            witnesses.setdefault((fact.object_id, fact.ends), set()).add(fact.author)
+    proven = {peer for (peer, _), authors in witnesses.items() if len(authors) >= needed}
+    unproven = sorted(view.down - proven)
+    if not unproven:
+        return []
+    return [Violation("unwitnessed", f"{view.name} records {_some([peer[-6:] for peer in unproven])} as down")]
+
+
+def exposed(views: Sequence[View], equivocators: frozenset[str]) -> list[Violation]:
+    """Proof against everybody who spoke with two tongues is everywhere, and against nobody else."""
+    found: list[Violation] = []
+    for view in views:
+        unproven, wronged = sorted(equivocators - view.exposed), sorted(view.exposed - equivocators)
+        found += [Violation("unexposed", f"{view.name} has no proof against {peer[-6:]}") for peer in unproven]
+        found += [Violation("honest fork", f"{view.name} has proof against honest {peer[-6:]}") for peer in wronged]
+    return found
+
+
+def within_bounds(name: str, sizes: Mapping[str, tuple[int, int]]) -> list[Violation]:
+    """Each buffer is no larger than its named bound."""
+    return [
+        Violation("bound", f"{buffer} of {name} has {size}, its bound is {bound}")
+        for buffer, (size, bound) in sizes.items()
+        if size > bound
+    ]
+
+
+def still(before: Sequence[View], after: Sequence[View], facts: Mapping[bytes, Fact]) -> list[Violation]:
+    """While nobody writes nothing is written."""
+    old = frozenset[bytes]().union(*(view.events for view in before))
+    new = frozenset[bytes]().union(*(view.events for view in after)) - old
+    if not new:
+        return []
+    kinds = Counter(facts[event].kind for event in sorted(new))
+    return [Violation("restless", f"{dict(kinds)} were written while nobody asked for anything")]
+
+
+def strong_enough(writes: int, wanted: int, partitions: int, losses: int) -> list[Violation]:
+    """A run that was too quiet proves nothing and does not count."""
+    weak = []
+    if writes < wanted:
+        weak.append(f"{writes} writes of {wanted}")
+    if not partitions:
+        weak.append("no partition")
+    if not losses:
+        weak.append("no crash that discarded anything")
+    return [Violation("weak seed", ", ".join(weak))] if weak else []
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMED_MAX])
+    return shown if len(names) <= NAMED_MAX else f"{shown} and {len(names) - NAMED_MAX} more"
