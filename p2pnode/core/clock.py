@@ -1,17 +1,19 @@
 """The merkle clock: a set of signed events that any two replicas can compare, complete and agree on.
 
-An event enters when everything it stands on is here (its parents, its author's previous event, its blocks)
-and it is valid; until then it waits, in a buffer bounded per sender. Validity is a pure function of the
-causal past, so every replica admits the same set whatever the order of arrival:
+An event enters when everything it stands on is here (its parents, its author's previous event, the readmission
+it takes up, its blocks) and it is valid; until then it waits, in a buffer bounded per sender. Validity is a pure
+function of the causal past, so every replica admits the same set whatever the order of arrival:
 
 - h is 1 + the largest height it stands on; q follows its `pa` in one session, or opens a new session at 0;
 - everything but the genesis event has parents, so all of it descends from one genesis;
 - the author is entitled: its standing (the role of its last `up`, nothing after a `leave`) travels along its
   own `pa` chain, and a chain that has no past begins with `up`.
 
-Two events with one (author, session, sequence) are a fork: both are kept, and of that author only what lies
-before the fork on every branch counts (`counts`), until somebody readmits it. Signatures are checked before
-`add` (`event.check_signature`); this file refuses time, randomness and IO.
+Whether an event of a forked author counts, `forks` says. The clock keeps the place of every event
+(`event_index`) and only the newest events themselves; others are read where the caller of the constructor says.
+Ranges of events are therefore answered as ids, in (height, id) order, parents first; they may be asked for in a
+thread while the loop adds events. Signatures are checked before `add` (`event.check_signature`); this file
+refuses time, randomness and IO.
 
 Sources: Merkle-CRDTs (arXiv 2004.00107) for the clock, Kleppmann, PaPoC 2022, for validity from the causal
 past.
@@ -19,25 +21,36 @@ past.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import heapq
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeAlias
 
 from p2pnode.core import records
+from p2pnode.core.cid import DIGEST_BYTES
 from p2pnode.core.event import PARENTS_MAX, BadEvent, Event, Position
+from p2pnode.core.event_index import NO_ROW, EventIndex
+from p2pnode.core.forks import Fork, Forks
 from p2pnode.core.model import NodeRole
+from p2pnode.core.waiting import WaitingRoom
 
-#: Waiting events of one sender: a burst of pushes that overtook each other, no more; sync serves parents
-#: first.
-WAITING_EVENTS_MAX = 1024
-WAITING_BYTES_MAX = 8 << 20
-#: Waiting bytes of all senders together, so that many senders are no way around the bound for one.
-WAITING_TOTAL_BYTES_MAX = 64 << 20
+#: Events kept as they are, so that what is pushed and folded now is not read back from the disk: some 8 MB.
+EVENTS_KEPT = 4096
+#: Events that `missing_beyond` looks at before it gives up: 0.2 s of the loop.
+BEYOND_STEPS_MAX = 1 << 17
 
 _MODULUS = 1 << 256
+#: How a standing is numbered in the index; 0: not, or no longer, a member.
+_ROLES: tuple[NodeRole | None, ...] = (None, *sorted(NodeRole))
+_DEFINING = (records.DEFINE, records.VERSION, records.DELETE, records.READMIT)
 
 #: (author, session) -> how many of its events are known: 0…n-1.
 Marks = Mapping[tuple[str, bytes], int]
+Read = Callable[[bytes], Event]
+#: Rows whose heights rise, and which of them: first and past the last.
+_Run: TypeAlias = tuple[Sequence[int], int, int]
 
 
 class Verdict(Enum):
@@ -65,42 +78,47 @@ class Outcome:
     refused: tuple[Refusal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """Proof that an author's key spoke with two tongues: different events of one (author, session, sequence)."""
+@dataclass(slots=True)
+class _Author:
+    """What is known of one author."""
 
-    author: str
-    session: bytes
-    sequence: int
-    events: tuple[bytes, ...]
+    #: Its sessions' numbers, by name.
+    sessions: dict[bytes, int] = field(default_factory=dict)
+    #: Its events that none of its own follows.
+    leaves: set[bytes] = field(default_factory=set)
+    #: Its last event by (height, id).
+    tip: int = NO_ROW
 
 
 class MerkleClock:
-    """The set. Adding is O(parents); every answer is a function of the set alone."""
+    """The set. Adding is O(parents); every answer is a function of the set alone.
 
-    def __init__(self, genesis: bytes) -> None:
+    `read` fetches an event that is no longer kept, from the disk; without it every event is kept.
+    """
+
+    def __init__(self, genesis: bytes, read: Read | None = None) -> None:
         #: The id of the genesis event, whether or not it is here yet.
         self.genesis = genesis
-        self._events: dict[bytes, Event] = {}
+        self._read = read
+        self._kept: dict[bytes, Event] = {}
+        self._index = EventIndex()
         self._heads: set[bytes] = set()
         self._sum = 0
-        self._sessions: dict[tuple[str, bytes], list[Event]] = {}
-        self._tips: dict[str, Event] = {}
-        #: event id -> its author's role right after it; None: not (or no longer) a member.
-        self._standing: dict[bytes, NodeRole | None] = {}
-        self._forks: dict[tuple[str, bytes, int], list[bytes]] = {}
-        self._before_fork: dict[str, frozenset[bytes]] = {}
+        self._authors: dict[str, _Author] = {}
+        #: By number of the session: the rows at its places, the first that came where there are several.
+        self._slots: list[array[int]] = []
+        self._forks = Forks(self._index)
         self._blocks: set[bytes] = set()
-        self._waiting = _WaitingRoom()
+        self._waiting = WaitingRoom()
 
     # -- adding --------------------------------------------------------------------------------------------
 
     def add(self, event: Event, source: str = "") -> Outcome:
         """Take in an event whose signature is good. `source` is the peer that sent it, for bounds and blame."""
-        if event.id in self._events:
+        if event.id in self:
             return Outcome(Verdict.KNOWN)
         added, refused = self._settle([(event, source)])
-        if event.id in self._events:
+        if event.id in self:
             return Outcome(Verdict.ADDED, added, refused)
         if any(refusal.event_id == event.id for refusal in refused):
             return Outcome(Verdict.REFUSED, added, refused)
@@ -128,7 +146,7 @@ class MerkleClock:
         refused: list[Refusal] = []
         while queue:
             event, source = queue.pop()
-            if event.id in self._events:
+            if event.id in self:
                 continue
             try:
                 lacking = self._lacking(event)
@@ -152,12 +170,19 @@ class MerkleClock:
             raise BadEvent("it belongs to another swarm")
         elif not event.parents:
             raise BadEvent("it has no parents")
-        for needed in event.past:
-            if needed not in self._events:
+        past = event.past
+        rows = [self._index.row(needed) for needed in past]
+        for needed, row in zip(past, rows, strict=True):
+            if row == NO_ROW:
                 return needed
+        readmission = records.readmission_of(event)
+        if readmission is not None and readmission not in self:
+            return readmission
         if event.kind != records.GENESIS:
-            self._check_place(event)
+            self._check_place(event, rows)
             self._check_entitled(event)
+        if readmission is not None and not self._forks.readmits(self._index.row(readmission), event.author):
+            raise BadEvent("what it takes up is no readmission of its author")
         for block in records.blocks_of(event):
             if block not in self._blocks:
                 return block
@@ -168,100 +193,159 @@ class MerkleClock:
         if event.id != self.genesis or not plain:
             raise BadEvent("it is another swarm's genesis")
 
-    def _check_place(self, event: Event) -> None:
-        height = 1 + max(self._events[needed].height for needed in event.past)
+    def _check_place(self, event: Event, past: Sequence[int]) -> None:
+        index = self._index
+        height = 1 + max(index.height[row] for row in past)
         if event.height != height:
             raise BadEvent(f"its height is {event.height} and must be {height}")
-        previous = self._events[event.previous] if event.previous is not None else None
-        if previous is not None and previous.author != event.author:
-            raise BadEvent("its previous event is another author's")
         expected = 0
-        if previous is not None and previous.session == event.session:
-            expected = previous.sequence + 1
+        if event.previous is not None:
+            previous = index.row(event.previous)
+            author, session = index.sessions[index.session[previous]]
+            if author != event.author:
+                raise BadEvent("its previous event is another author's")
+            if session == event.session:
+                expected = index.sequence[previous] + 1
         if event.sequence != expected:
             raise BadEvent(f"its sequence is {event.sequence} and must be {expected}")
 
     def _check_entitled(self, event: Event) -> None:
-        standing = self._standing[event.previous] if event.previous is not None else None
+        standing = None
+        if event.previous is not None:
+            standing = _ROLES[self._index.standing[self._index.row(event.previous)]]
         if event.kind in (records.UP, records.LEAVE) and event.object_id != event.author:
             raise BadEvent("only a member itself says that it is up or leaves")
         if event.kind == records.UP:
             return
         if standing is None:
             raise BadEvent("its author was no member when it said so")
-        if event.kind in (records.DEFINE, records.VERSION, records.DELETE) and not standing.defines:
+        if event.kind in _DEFINING and not standing.defines:
             raise BadEvent(f"a {standing.value} may not {event.kind}")
 
     def _insert(self, event: Event) -> None:
-        self._events[event.id] = event
+        index = self._index
+        previous = NO_ROW if event.previous is None else index.row(event.previous)
+        author = self._authors.setdefault(event.author, _Author())
+        session = author.sessions.get(event.session)
+        if session is None:
+            session = author.sessions[event.session] = len(index.sessions)
+            index.sessions.append((event.author, event.session))
+            self._slots.append(array("i"))
+        row = index.add(
+            event.id,
+            height=event.height,
+            session=session,
+            sequence=event.sequence,
+            previous=previous,
+            standing=self._standing_after(event, previous),
+            cleared=self._cleared_after(event, previous),
+            past=[index.row(past) for past in event.past],
+        )
+        self._keep(event)
         self._heads.difference_update(event.past)
         self._heads.add(event.id)
-        self._sum = (self._sum + int.from_bytes(event.id[-32:], "big")) % _MODULUS
-        self._standing[event.id] = self._standing_after(event)
-        tip = self._tips.get(event.author)
-        if tip is None or tip.order < event.order:
-            self._tips[event.author] = event
-        slots = self._sessions.setdefault((event.author, event.session), [])
-        if event.sequence == len(slots):
-            slots.append(event)
-        else:
-            self._record_fork(event, slots[event.sequence])
+        self._sum = (self._sum + int.from_bytes(event.id[-DIGEST_BYTES:], "big")) % _MODULUS
+        author.leaves.add(event.id)
+        if event.previous is not None:
+            author.leaves.discard(event.previous)
+        if author.tip == NO_ROW or index.order(author.tip) < event.order:
+            author.tip = row
+        self._take_place(row)
+        if event.kind == records.READMIT:
+            self._forks.readmit(row, event.object_id, records.read_readmit(event))
 
-    def _standing_after(self, event: Event) -> NodeRole | None:
+    def _take_place(self, row: int) -> None:
+        slots, sequence = self._slots[self._index.session[row]], self._index.sequence[row]
+        if sequence == len(slots):
+            slots.append(row)
+        else:
+            self._forks.record(slots[sequence], row)
+        self._forks.grew(self._index.author(row))
+
+    def _standing_after(self, event: Event, previous: int) -> int:
         if event.kind == records.UP:
-            return records.read_up(event).role
-        if event.kind == records.LEAVE or event.previous is None:
-            return None
-        return self._standing[event.previous]
+            return _ROLES.index(records.read_up(event).role)
+        if event.kind == records.LEAVE or previous == NO_ROW:
+            return 0
+        return self._index.standing[previous]
+
+    def _cleared_after(self, event: Event, previous: int) -> int:
+        cleared = 0 if previous == NO_ROW else self._index.cleared[previous]
+        readmission = records.readmission_of(event)
+        return cleared if readmission is None else self._forks.take_up(cleared, self._index.row(readmission))
+
+    def _keep(self, event: Event) -> None:
+        self._kept[event.id] = event
+        if self._read is not None and len(self._kept) > EVENTS_KEPT:
+            del self._kept[next(iter(self._kept))]
 
     # -- forks ---------------------------------------------------------------------------------------------
 
-    def _record_fork(self, event: Event, first: Event) -> None:
-        slot = (event.author, event.session, event.sequence)
-        self._forks.setdefault(slot, [first.id]).append(event.id)
-        branches = [
-            self._chain_before(self._events[event_id])
-            for (author, _, _), ids in self._forks.items()
-            if author == event.author
-            for event_id in ids
-        ]
-        self._before_fork[event.author] = frozenset.intersection(*branches)
-
-    def _chain_before(self, event: Event) -> frozenset[bytes]:
-        chain: list[bytes] = []
-        while event.previous is not None:
-            chain.append(event.previous)
-            event = self._events[event.previous]
-        return frozenset(chain)
-
     @property
     def fork_count(self) -> int:
-        """Grows with every fork that is found: a fold made before that is out of date."""
-        return sum(len(ids) for ids in self._forks.values())
+        """Events that are a branch of some fork."""
+        return sum(len(rows) for author in self._forks.accused() for rows in self._forks.of(author).values())
+
+    @property
+    def rulings(self) -> int:
+        """Grows whenever what counts may have changed for events that were here before: a fold made then is out of
+        date.
+        """
+        return self._forks.rulings
 
     def forks(self) -> list[Fork]:
-        """Every proof of a fork here, sorted."""
-        return [Fork(*slot, tuple(sorted(ids))) for slot, ids in sorted(self._forks.items())]
+        """Every proof of a fork here, forgiven or not, sorted."""
+        index = self._index
+        found = [
+            Fork(*index.sessions[session], sequence, tuple(sorted(map(index.id, rows))))
+            for author in self._forks.accused()
+            for (session, sequence), rows in self._forks.of(author).items()
+        ]
+        return sorted(found, key=lambda fork: (fork.author, fork.session, fork.sequence))
 
     def counts(self, event: Event) -> bool:
-        """Whether the fold takes this event: false for a forked author's events not before its fork."""
-        before = self._before_fork.get(event.author)
-        return before is None or event.id in before
+        """Whether the fold takes this event: false for what is not here, and what a forked author said and nobody
+        forgave.
+        """
+        row = self._index.row(event.id)
+        return row != NO_ROW and self._forks.counts(row)
 
     # -- answers -------------------------------------------------------------------------------------------
 
     def __contains__(self, event_id: bytes) -> bool:
-        return event_id in self._events
+        return self._index.row(event_id) != NO_ROW
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self._index)
 
     def get(self, event_id: bytes) -> Event | None:
-        return self._events.get(event_id)
+        """That event, if it is here. Reads the disk when it is not one of the newest."""
+        event = self._kept.get(event_id)
+        if event is None and self._read is not None and event_id in self:
+            return self._read(event_id)
+        return event
 
-    def events(self) -> list[Event]:
-        """All of it, in (height, id) order: parents first."""
-        return sorted(self._events.values(), key=_order)
+    def height_of(self, event_id: bytes) -> int:
+        """Raises KeyError if it is not here, as the next two."""
+        return self._index.height[self._row(event_id)]
+
+    def previous_of(self, event_id: bytes) -> bytes | None:
+        """Its author's event before it."""
+        previous = self._index.previous[self._row(event_id)]
+        return None if previous == NO_ROW else self._index.id(previous)
+
+    def author_of(self, event_id: bytes) -> str:
+        return self._index.author(self._row(event_id))
+
+    def _row(self, event_id: bytes) -> int:
+        row = self._index.row(event_id)
+        if row == NO_ROW:
+            raise KeyError(event_id)
+        return row
+
+    def events(self) -> Iterator[Event]:
+        """All of it, in (height, id) order: parents first. Reads the disk, so it is for threads."""
+        return (event for _, event_id in self._rising({}, 0, None) if (event := self.get(event_id)) is not None)
 
     @property
     def fingerprint(self) -> bytes:
@@ -270,45 +354,124 @@ class MerkleClock:
 
     @property
     def height(self) -> int:
-        return max((self._events[head].height for head in self._heads), default=0)
+        return max((self.height_of(head) for head in self._heads), default=0)
 
     def heads(self) -> list[bytes]:
         """Events that no event here stands on; sorted."""
         return sorted(self._heads)
 
+    def authors(self) -> list[str]:
+        """Everybody of whom an event is here; sorted."""
+        return sorted(self._authors)
+
+    def leaves(self, author: str) -> list[bytes]:
+        """The author's events that none of its own follows; sorted. They determine all of its events, forks included,
+        for each stands on its previous one.
+        """
+        return sorted(self._authors[author].leaves) if author in self._authors else []
+
     def marks(self) -> dict[tuple[str, bytes], int]:
         """How far each author's sessions are known, in sorted order."""
-        return {key: len(slots) for key, slots in sorted(self._sessions.items())}
+        return {
+            (author, session): len(self._slots[number])
+            for author, known in sorted(self._authors.items())
+            for session, number in sorted(known.sessions.items())
+        }
 
-    def missing(self, marks: Marks) -> list[Event]:
+    def missing(self, marks: Marks) -> list[bytes]:
         """What a peer with these marks lacks, in (height, id) order.
 
         A session that forked is served from its first fork on: marks cannot tell the branches apart.
         """
-        lacking: dict[bytes, Event] = {}
-        for key, slots in self._sessions.items():
-            for event in slots[marks.get(key, 0) :]:
-                lacking[event.id] = event
-        for (author, session, sequence), ids in self._forks.items():
-            for event_id in ids:
-                lacking[event_id] = self._events[event_id]
-            for event in self._sessions[author, session][sequence:]:
-                lacking[event.id] = event
-        return sorted(lacking.values(), key=_order)
+        return [event_id for _, event_id in self._rising(marks, 0, None)]
+
+    def between(self, low: int, high: int | None = None) -> list[bytes]:
+        """The events of heights low ≤ h < high, in (height, id) order."""
+        return [event_id for _, event_id in self._rising({}, low, high)]
+
+    def _rising(self, marks: Marks, low: int, high: int | None) -> Iterator[tuple[int, bytes]]:
+        """As of this moment, also when it is drawn later."""
+        runs: list[_Run] = []
+        for author, known in list(self._authors.items()):
+            for session, number in list(known.sessions.items()):
+                fork = self._first_fork(author, number)
+                straight = len(self._slots[number]) if fork is None else fork
+                runs.append((self._slots[number], min(marks.get((author, session), 0), straight), straight))
+                if fork is not None:
+                    branches = self._branches(author, number, fork)
+                    runs.append((branches, 0, len(branches)))
+        rising = self._index.rising
+        return heapq.merge(
+            *(self._orders(rows, rising(rows, start, stop, low, high)) for rows, start, stop in runs if start < stop)
+        )
+
+    def _orders(self, rows: Sequence[int], places: range) -> Iterator[tuple[int, bytes]]:
+        return (self._index.order(rows[place]) for place in places)
+
+    def missing_beyond(self, heads: Sequence[bytes]) -> list[bytes] | None:
+        """What a peer with these heads lacks, in (height, id) order: what is neither one of them nor before one.
+
+        None if one of them is not here, or if too much lies between to look at on the loop.
+        """
+        index = self._index
+        theirs = {index.row(head) for head in heads}
+        if NO_ROW in theirs:
+            return None
+        if not theirs:
+            return self.between(0)
+        seen = theirs | {index.row(head) for head in list(self._heads)}
+        pending = [(-index.height[row], row) for row in seen]
+        heapq.heapify(pending)
+        lacking = len(seen) - len(theirs)
+        beyond: list[int] = []
+        steps = 0
+        # Down from all heads at once, the highest first, so that a row's children have all had their say before it.
+        while lacking:
+            steps += 1
+            if steps > BEYOND_STEPS_MAX:
+                return None
+            row = heapq.heappop(pending)[1]
+            has_it = row in theirs
+            if not has_it:
+                beyond.append(row)
+                lacking -= 1
+            for past in index.past(row):
+                if past not in seen:
+                    seen.add(past)
+                    heapq.heappush(pending, (-index.height[past], past))
+                    lacking += not has_it
+                elif has_it and past not in theirs:
+                    lacking -= 1
+                if has_it:
+                    theirs.add(past)
+        return [event_id for _, event_id in sorted(map(index.order, beyond))]
+
+    def _first_fork(self, author: str, session: int) -> int | None:
+        """The sequence of a session's first fork."""
+        return min((sequence for number, sequence in list(self._forks.of(author)) if number == session), default=None)
+
+    def _branches(self, author: str, session: int, fork: int) -> list[int]:
+        """The rows of a session from its first fork on, in (height, id) order."""
+        rows = set(self._slots[session][fork:])
+        for (number, _), branches in list(self._forks.of(author).items()):
+            rows.update(branches if number == session else ())
+        return sorted(rows, key=self._index.order)
 
     def next_position(self, author: str, session: bytes) -> Position:
         """Where the author's next event of that session stands: on the heads, after its own last one."""
-        if not self._events:
+        if not len(self):
             return Position()
-        slots = self._sessions.get((author, session))
-        previous = slots[-1] if slots else self._tips.get(author)
+        known = self._authors.get(author, _Author())
+        number = known.sessions.get(session)
+        slots = self._slots[number] if number is not None else ()
+        previous = slots[-1] if slots else known.tip
         parents = tuple(self.heads()[:PARENTS_MAX])
-        stands_on = [self._events[parent].height for parent in parents]
-        if previous is not None:
-            stands_on.append(previous.height)
+        stands_on = [self.height_of(parent) for parent in parents]
+        if previous != NO_ROW:
+            stands_on.append(self._index.height[previous])
         return Position(
-            sequence=len(slots) if slots else 0,
-            previous=previous.id if previous else None,
+            sequence=len(slots),
+            previous=self._index.id(previous) if previous != NO_ROW else None,
             parents=parents,
             height=1 + max(stands_on),
         )
@@ -317,70 +480,3 @@ class MerkleClock:
     def waiting(self) -> int:
         """Events that wait for their past or their blocks."""
         return len(self._waiting)
-
-
-@dataclass(frozen=True, slots=True)
-class _Guest:
-    event: Event
-    source: str
-    needs: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.event.encoded)
-
-
-class _WaitingRoom:
-    """Events whose past is not here yet; the oldest of a sender make room for its newest."""
-
-    def __init__(self) -> None:
-        self._by_source: dict[str, dict[bytes, _Guest]] = {}
-        self._bytes: dict[str, int] = {}
-        self._by_need: dict[bytes, dict[bytes, _Guest]] = {}
-
-    def __len__(self) -> int:
-        return sum(len(guests) for guests in self._by_source.values())
-
-    def admit(self, event: Event, source: str, needs: bytes) -> None:
-        guest = _Guest(event, source, needs)
-        if event.id in self._by_need.get(needs, {}):
-            return
-        guests = self._by_source.setdefault(source, {})
-        guests[event.id] = guest
-        self._bytes[source] = self._bytes.get(source, 0) + guest.size
-        self._by_need.setdefault(needs, {})[event.id] = guest
-        # One event is far smaller than the bounds, so the newest itself always stays.
-        while len(guests) > WAITING_EVENTS_MAX or self._bytes[source] > WAITING_BYTES_MAX:
-            self._dismiss(next(iter(guests.values())))
-        while sum(self._bytes.values()) > WAITING_TOTAL_BYTES_MAX:
-            largest = max(sorted(self._bytes), key=lambda name: self._bytes[name])
-            self._dismiss(next(iter(self._by_source[largest].values())))
-
-    def release(self, needed: bytes) -> list[tuple[Event, str]]:
-        """Take out what waited for that id."""
-        released = list(self._by_need.get(needed, {}).values())
-        for guest in released:
-            self._dismiss(guest)
-        return [(guest.event, guest.source) for guest in released]
-
-    def wanted_blocks(self) -> list[bytes]:
-        return sorted(
-            needed
-            for needed, guests in self._by_need.items()
-            if any(needed not in guest.event.past for guest in guests.values())
-        )
-
-    def _dismiss(self, guest: _Guest) -> None:
-        guests = self._by_source[guest.source]
-        del guests[guest.event.id]
-        self._bytes[guest.source] -= guest.size
-        if not guests:
-            del self._by_source[guest.source], self._bytes[guest.source]
-        waiting = self._by_need.get(guest.needs, {})
-        waiting.pop(guest.event.id, None)
-        if not waiting:
-            self._by_need.pop(guest.needs, None)
-
-
-def _order(event: Event) -> tuple[int, bytes]:
-    return event.order

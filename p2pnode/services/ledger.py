@@ -77,7 +77,7 @@ class Ledger:
         #: Admitted, not yet known to be on disk, in the order of admission.
         self._volatile: dict[bytes, Event] = {}
         self._clock: MerkleClock | None = None
-        self._forks_folded = 0
+        self._rulings_folded = 0
         self.catalog = Catalog(self.manifest)
 
     @property
@@ -270,7 +270,7 @@ class Ledger:
 
     def _fold(self, events: Sequence[Event]) -> None:
         clock = self.clock
-        if clock.fork_count != self._forks_folded:
+        if clock.rulings != self._rulings_folded:
             for fork in clock.forks():
                 log.error("author_forked", peer=fork.author, events=[cid_text(e) for e in fork.events])
             self._refold()
@@ -285,7 +285,7 @@ class Ledger:
         clock = self.clock
         settled = (e for e in clock.events() if clock.counts(e) and e.id not in self._volatile)
         self.catalog = Catalog.fold(settled, self.manifest)
-        self._forks_folded = clock.fork_count
+        self._rulings_folded = clock.rulings
 
     def manifest(self, cid: bytes) -> Manifest | None:
         """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at hand."""

@@ -106,7 +106,7 @@ class Syncer:
         if (synced.count, synced.fingerprint) == (len(clock), clock.fingerprint):
             return new > 0, False
         theirs = {(mark.author, mark.session): mark.next for mark in synced.marks}
-        lacking = clock.missing(theirs) if self._pushes_back else []
+        lacking = [event for event in map(clock.get, clock.missing(theirs)) if event] if self._pushes_back else []
         stored = 0
         for batch in batches(lacking):
             stored += len((await self.push(peer_id, batch)).durable)
@@ -141,7 +141,8 @@ class Syncer:
             await exchange.send(words.Synced(count=count, fingerprint=fingerprint))
             return
         marks = _as_marks(clock.marks())
-        lacking = clock.missing({(mark.author, mark.session): mark.next for mark in asked.marks})
+        missing = clock.missing({(mark.author, mark.session): mark.next for mark in asked.marks})
+        lacking = [event for event in map(clock.get, missing) if event]
         for batch in batches(lacking):
             wires = [event.wire for event in batch]
             await exchange.send(words.Events(sizes=[len(wire) for wire in wires]), b"".join(wires))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pnode.core import clock as clock_module
 from p2pnode.core import records
+from p2pnode.core import waiting as waiting_module
 from p2pnode.core.cid import record_cid
 from p2pnode.core.clock import MerkleClock, Verdict
 from p2pnode.core.event import PARENTS_MAX
@@ -39,8 +39,8 @@ class Swarm:
         return event
 
     def sync(self, here, there):
-        for event in self.clocks[there].missing(self.clocks[here].marks()):
-            self.clocks[here].add(event)
+        for event_id in self.clocks[there].missing(self.clocks[here].marks()):
+            self.clocks[here].add(self.clocks[there].get(event_id))
 
 
 @pytest.fixture
@@ -88,13 +88,13 @@ def test_marks_fetch_exactly_what_is_missing_parents_first(swarm):
     swarm.sync(1, 0)
     swarm.write(1, "note")
     ours, theirs = swarm.clocks[2], swarm.clocks[1]
-    lacking = theirs.missing(ours.marks())
+    lacking = [theirs.get(event_id) for event_id in theirs.missing(ours.marks())]
     assert {e.id for e in lacking} == {e.id for e in theirs.events()} - {e.id for e in ours.events()}
     assert lacking == sorted(lacking, key=lambda e: e.order)
     for event in lacking:
         assert ours.add(event).verdict is Verdict.ADDED, "served in an order that needs no waiting"
-    for event in ours.missing(theirs.marks()):
-        theirs.add(event)
+    for event_id in ours.missing(theirs.marks()):
+        theirs.add(ours.get(event_id))
     assert state(ours) == state(theirs)
 
 
@@ -113,7 +113,7 @@ def test_a_child_waits_for_its_parents_and_heads_stay_right(swarm):
 
 
 def test_waiting_is_bounded_per_sender_and_the_oldest_go(swarm, monkeypatch):
-    monkeypatch.setattr(clock_module, "WAITING_EVENTS_MAX", 4)
+    monkeypatch.setattr(waiting_module, "WAITING_EVENTS_MAX", 4)
     notes = [swarm.write(0, "note", body={"n": n}) for n in range(8)]
     late = swarm.clocks[1]
     late.add(swarm.all[1])
@@ -128,7 +128,7 @@ def test_waiting_is_bounded_per_sender_and_the_oldest_go(swarm, monkeypatch):
 
 
 def test_waiting_bytes_are_bounded_over_all_senders(swarm, monkeypatch):
-    monkeypatch.setattr(clock_module, "WAITING_TOTAL_BYTES_MAX", 100_000)
+    monkeypatch.setattr(waiting_module, "WAITING_TOTAL_BYTES_MAX", 100_000)
     notes = [swarm.write(0, "note", body={"x": bytes(30_000), "n": n}) for n in range(9)]
     late = swarm.clocks[1]
     for n, note in enumerate(notes[1:]):
@@ -236,7 +236,7 @@ def test_a_new_session_goes_on_from_the_last_one(author):
     again = author(1, session=7)
     event = again.write(clock, "note", "", {})
     assert clock.add(event).verdict is Verdict.ADDED
-    assert (event.sequence, event.previous) == (0, clock.missing({})[1].id)
+    assert (event.sequence, event.previous) == (0, list(clock.missing({}))[1])
     assert len(clock.marks()) == 2
 
 
@@ -256,9 +256,10 @@ def test_two_tongues_are_kept_reported_and_do_not_count(swarm):
     later = me.write(clock, "note", "", {"said": "later"})
     clock.add(later)
     assert not clock.counts(later)
+    swarm.sync(0, 1)
     assert clock.counts(swarm.all[2]), "others are not touched"
     # Marks cannot tell the branches apart, so the forked session is served from the fork on.
-    assert {e.id for e in clock.missing(clock.marks())} >= {one.id, two.id, after.id}
+    assert set(clock.missing(clock.marks())) >= {one.id, two.id, after.id}
 
 
 def test_forks_are_the_same_whichever_branch_came_first(swarm):
@@ -267,7 +268,7 @@ def test_forks_are_the_same_whichever_branch_came_first(swarm):
     replicas = []
     for turn in range(3):
         replica = MerkleClock(clock.genesis)
-        for event in clock.events() + branches[turn:] + branches[:turn]:
+        for event in [*clock.events(), *branches[turn:], *branches[:turn]]:
             replica.add(event)
         replicas.append(replica)
     assert state(replicas[0]) == state(replicas[1]) == state(replicas[2])
@@ -293,3 +294,112 @@ def test_more_heads_than_parents_are_tied_together_in_a_few_events(author):
         assert clock.add(event).verdict is Verdict.ADDED
         assert event.previous not in clock.heads()
     assert clock.heads() == [event.id]
+
+
+# -- ranges, against their definitions -----------------------------------------------------------------------------
+
+WILD_STEPS = st.lists(
+    st.tuples(st.sampled_from(["write", "sync", "elsewhere"]), st.integers(0, 2), st.integers(0, 2)), max_size=25
+)
+
+
+def wild(author, steps):
+    """A swarm whose members also write on each other's clocks, which forks them."""
+    swarm = Swarm(author)
+    for who in range(3):
+        swarm.write(who, records.UP)
+    for step, one, other in steps:
+        if step == "sync":
+            swarm.sync(one, other)
+        elif step == "write":
+            swarm.write(one, "note", body={"n": len(swarm.all)})
+        else:
+            event = swarm.authors[one].up(swarm.clocks[other], f"elsewhere-{len(swarm.all)}")
+            swarm.clocks[other].add(event)
+            swarm.all.append(event)
+    return swarm
+
+
+def meet(swarm):
+    clock = MerkleClock(swarm.all[0].id)
+    for event in sorted(swarm.all, key=lambda event: event.order):
+        clock.add(event)
+    assert len(clock) == len(swarm.all)
+    return clock
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=WILD_STEPS, data=st.data())
+def test_ranges_are_what_they_say(author, steps, data):
+    swarm = wild(author, steps)
+    clock = meet(swarm)
+    everything = sorted(swarm.all, key=lambda event: event.order)
+    assert [event.id for event in clock.events()] == [event.id for event in everything]
+    low, high = data.draw(st.integers(0, 12)), data.draw(st.none() | st.integers(0, 12))
+    band = [event.id for event in everything if low <= event.height and (high is None or event.height < high)]
+    assert clock.between(low, high) == band
+    for peer_id in clock.authors():
+        own = {event.id: event for event in everything if event.author == peer_id}
+        followed = {event.previous for event in own.values()}
+        assert clock.leaves(peer_id) == sorted(own.keys() - followed)
+    for event in everything:
+        assert clock.height_of(event.id) == event.height
+        assert clock.previous_of(event.id) == event.previous
+        assert clock.author_of(event.id) == event.author
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=WILD_STEPS, data=st.data())
+def test_what_lies_beyond_heads_is_what_their_past_lacks(author, steps, data):
+    swarm = wild(author, steps)
+    clock = meet(swarm)
+    heads = data.draw(st.lists(st.sampled_from([event.id for event in swarm.all]), max_size=3))
+    theirs, pending = set(), list(heads)
+    while pending:
+        event_id = pending.pop()
+        if event_id not in theirs:
+            theirs.add(event_id)
+            pending.extend(clock.get(event_id).past)
+    assert clock.missing_beyond(heads) == [event.id for event in clock.events() if event.id not in theirs]
+    assert clock.missing_beyond([*heads, record_cid(b"never heard of")]) is None
+
+
+def test_what_is_too_far_behind_is_not_looked_for_on_the_loop(swarm, monkeypatch):
+    monkeypatch.setattr("p2pnode.core.clock.BEYOND_STEPS_MAX", 4)
+    clock = swarm.clocks[0]
+    first = swarm.write(0, "note")
+    for n in range(4):
+        swarm.write(0, "note", body={"n": n})
+    assert len(clock.missing_beyond([first.id])) == 4
+    swarm.write(0, "note")
+    assert clock.missing_beyond([first.id]) is None
+    assert len(clock.missing_beyond([])) == len(clock)
+
+
+def test_what_is_not_here_has_no_place(swarm):
+    for ask in (swarm.clocks[0].height_of, swarm.clocks[0].previous_of, swarm.clocks[0].author_of):
+        with pytest.raises(KeyError):
+            ask(record_cid(b"never heard of"))
+    assert swarm.clocks[0].leaves("nobody") == []
+
+
+def test_old_events_are_read_and_new_ones_kept(swarm, monkeypatch):
+    monkeypatch.setattr("p2pnode.core.clock.EVENTS_KEPT", 3)
+    for n in range(6):
+        swarm.write(0, "note", body={"n": n})
+    by_id = {event.id: event for event in swarm.all}
+    read = []
+
+    def from_disk(event_id):
+        read.append(event_id)
+        return by_id[event_id]
+
+    clock = MerkleClock(swarm.all[0].id, from_disk)
+    for event in swarm.clocks[0].events():
+        clock.add(event)
+    assert read == [], "adding reads nothing"
+    assert [clock.get(event.id) for event in swarm.all[-3:]] == swarm.all[-3:]
+    assert read == []
+    assert clock.get(swarm.all[0].id) == swarm.all[0]
+    assert clock.get(record_cid(b"never heard of")) is None
+    assert read == [swarm.all[0].id]
