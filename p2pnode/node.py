@@ -265,7 +265,7 @@ class Node:
         self._metadata.answer_with(self._proposals.answer, self._proposals.issue_ticket)
         self._transport.on_change(self._health.connection_changed)
         self._transport.on_change(self._joining.connection_changed)
-        guard = Guard(self._transport, self.env, self._metadata.authorise)
+        guard = Guard(self._transport, self._metadata.authorise, self._net.blame)
         guard.serve(METADATA, self._metadata.handlers())
         guard.serve(HEALTH, self._health.handlers())
         guard.serve(SHARD_TRANSFER, self._transfer.handlers())

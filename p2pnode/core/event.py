@@ -23,6 +23,7 @@ import libipld
 
 from bootstrap.identity import SIGNATURE_BYTES, public_key_of, verify
 from p2pnode.core.cid import CID_BYTES, record_cid
+from p2pnode.core.conduct import Reason
 from p2pnode.errors import IntegrityError, UsageError
 
 FORMAT_VERSION = 1
@@ -45,10 +46,14 @@ _FIELDS = frozenset(("v", "ns", "a", "s", "q", "pa", "p", "h", "t", "k", "o", "b
 
 
 class BadEvent(IntegrityError):
-    """Bytes that are no event; `str` says what is wrong with them."""
+    """Bytes that are no event, or an event that may not be; `str` says what is wrong, `fault` what kind of wrong."""
 
     code = "bad_event"
-    default_advice = "The event is refused; a peer that sends such events is slowed down."
+    default_advice = "The event is refused; a peer that sends such events is slowed down, and then dropped."
+
+    def __init__(self, message: str, fault: Reason = Reason.MALFORMED) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,8 @@ def parse(wire: bytes) -> Event:
     """The event of these wire bytes, its signature not yet checked (see `check_signature`). Raises BadEvent."""
     if not SIGNATURE_BYTES < len(wire) <= WIRE_BYTES_MAX:
         raise BadEvent(
-            f"an event has {SIGNATURE_BYTES + 1}–{WIRE_BYTES_MAX} bytes, not {len(wire)}; more belongs into a block"
+            f"an event has {SIGNATURE_BYTES + 1}–{WIRE_BYTES_MAX} bytes, not {len(wire)}; more belongs into a block",
+            Reason.OVERSIZED if len(wire) > WIRE_BYTES_MAX else Reason.MALFORMED,
         )
     encoded, signature = bytes(wire[:-SIGNATURE_BYTES]), bytes(wire[-SIGNATURE_BYTES:])
     try:
@@ -156,8 +162,12 @@ def parse(wire: bytes) -> Event:
         raise BadEvent(f"not DAG-CBOR: {error}") from error
     if not canonical or type(fields) is not dict or fields.keys() != _FIELDS:
         raise BadEvent("not the canonical map of an event")
-    if fields["v"] != FORMAT_VERSION:
-        raise BadEvent(f"event format {fields['v']!r}; this node knows {FORMAT_VERSION}")
+    version = fields["v"]
+    if type(version) is not int or version != FORMAT_VERSION:
+        newer = type(version) is int and version > FORMAT_VERSION
+        raise BadEvent(
+            f"event format {version!r}; this node knows {FORMAT_VERSION}", Reason.NEWER if newer else Reason.MALFORMED
+        )
     _check_fields(fields, len(encoded))
     return Event(
         id=record_cid(encoded),
@@ -180,7 +190,7 @@ def parse(wire: bytes) -> Event:
 def check_signature(event: Event) -> Event:
     """The event itself if its author signed it. Raises BadEvent. Costs about 70 µs: leave the loop for a batch."""
     if not verify(event.author, _DOMAIN + event.encoded, event.signature):
-        raise BadEvent("the signature is not its author's")
+        raise BadEvent("the signature is not its author's", Reason.BAD_SIGNATURE)
     return event
 
 
@@ -208,7 +218,7 @@ def next_time(wall_s: float, last: int) -> int:
 def cut(payload: bytes | memoryview, sizes: Sequence[int]) -> list[bytes]:
     """The pieces of a payload that `sizes` names. Raises BadEvent when they do not fill it exactly."""
     if sum(sizes) != len(payload):
-        raise BadEvent(f"sizes add up to {sum(sizes)} bytes, the payload has {len(payload)}")
+        raise BadEvent(f"sizes add up to {sum(sizes)} bytes, the payload has {len(payload)}", Reason.BAD_BATCH)
     pieces: list[bytes] = []
     start = 0
     for size in sizes:
@@ -250,4 +260,4 @@ def _check_fields(fields: dict[str, Any], encoded_bytes: int) -> None:
     if type(body) is not dict:
         raise BadEvent("field b is no map")
     if encoded_bytes > PAYLOAD_BYTES_MAX and len(libipld.encode_dag_cbor(body)) > PAYLOAD_BYTES_MAX:
-        raise BadEvent(f"the payload is longer than {PAYLOAD_BYTES_MAX} bytes; put it into a block")
+        raise BadEvent(f"the payload is longer than {PAYLOAD_BYTES_MAX} bytes; put it into a block", Reason.OVERSIZED)

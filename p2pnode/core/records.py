@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import libipld
 
 from p2pnode.core.cid import BadContentId, check_cid
+from p2pnode.core.conduct import Reason
 from p2pnode.core.event import BadEvent, Event, is_link
 from p2pnode.core.model import Column, ColumnStats, Manifest, Member, NodeRole, Scalar, ShardEntry
 from p2pnode.errors import IntegrityError, UsageError
@@ -54,6 +55,13 @@ OBSERVED_MAX = 1024
 #: Weights in thousandths: a member may count for a thousand others, not for everybody.
 WEIGHT_MAX = 1_000_000
 _COUNT_MAX = (1 << 63) - 1
+
+
+class BadPayload(BadEvent):
+    """A known kind's payload that does not read. Its sender may only be newer than this node: no lie is proved."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Reason.BAD_PAYLOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +148,12 @@ def read_up(event: Event) -> Member:
     try:
         role = NodeRole(_field(body, "role", str))
     except ValueError as error:
-        raise BadEvent(f"up: {error}") from error
+        raise BadPayload(f"up: {error}") from error
     if not role.is_member:
-        raise BadEvent("up: a client has no member record")
+        raise BadPayload("up: a client has no member record")
     weight = _field(body, "weight", int)
     if not 1 <= weight <= WEIGHT_MAX:
-        raise BadEvent(f"up: weight {weight} is not 1…{WEIGHT_MAX} thousandths")
+        raise BadPayload(f"up: weight {weight} is not 1…{WEIGHT_MAX} thousandths")
     return Member(
         peer_id=event.author,
         node_id=_text(body, "node_id", NAME_CHARS_MAX, least=1),
@@ -173,7 +181,7 @@ def read_version(event: Event) -> Version:
     body = event.body
     manifest, base = _field(body, "manifest", bytes), body.get("base")
     if not is_link(manifest) or not (base is None or is_link(base)):
-        raise BadEvent("version: manifest and base must be ids of records")
+        raise BadPayload("version: manifest and base must be ids of records")
     publish = _text(body, "publish", PUBLISH_CHARS_MAX) if "publish" in body else ""
     return Version(manifest, base, _field(body, "append", bool), _observed(body, "over"), publish)
 
@@ -186,10 +194,10 @@ def read_delete(event: Event) -> tuple[bytes, ...]:
 def read_down(event: Event) -> bytes:
     """The `up` event that it calls ended. Raises BadEvent."""
     if event.object_id == event.author:
-        raise BadEvent("down: nobody witnesses its own end")
+        raise BadPayload("down: nobody witnesses its own end")
     up = _field(event.body, "up", bytes)
     if not is_link(up):
-        raise BadEvent("down: up must be the id of an event")
+        raise BadPayload("down: up must be the id of an event")
     return up
 
 
@@ -197,11 +205,11 @@ def read_readmit(event: Event) -> Readmission:
     """Raises BadEvent."""
     forks, keep = _observed(event.body, "forks"), event.body.get("keep")
     if len(forks) < 2:
-        raise BadEvent("readmit: a fork has two events at least")
+        raise BadPayload("readmit: a fork has two events at least")
     if not (keep is None or is_link(keep)):
-        raise BadEvent("readmit: keep must be the id of an event, or null")
+        raise BadPayload("readmit: keep must be the id of an event, or null")
     if event.object_id == event.author:
-        raise BadEvent("readmit: nobody readmits itself")
+        raise BadPayload("readmit: nobody readmits itself")
     return Readmission(forks, keep)
 
 
@@ -211,7 +219,7 @@ def readmission_of(event: Event) -> bytes | None:
         return None
     readmit = event.body["readmit"]
     if not is_link(readmit):
-        raise BadEvent("up: readmit must be the id of an event")
+        raise BadPayload("up: readmit must be the id of an event")
     return readmit
 
 
@@ -274,7 +282,7 @@ def decode_manifest(data: bytes) -> Manifest:
     try:
         fields = libipld.decode_dag_cbor(data)
         if type(fields) is not dict or fields.get("v") != MANIFEST_FORMAT:
-            raise BadEvent("not a manifest of a known format")
+            raise BadPayload("not a manifest of a known format")
         base = fields["base"]
         return Manifest(
             dataset_id=_text(fields, "dataset", NAME_CHARS_MAX, least=1),
@@ -317,7 +325,7 @@ def _column_stats(values: Any) -> ColumnStats:
 
 def _scalar(value: Any) -> Scalar:
     if value is not None and type(value) not in (int, float, str, bool):
-        raise BadEvent(f"a bound of type {type(value).__name__}")
+        raise BadPayload(f"a bound of type {type(value).__name__}")
     return value
 
 
@@ -331,41 +339,41 @@ def _bound(value: Scalar) -> Scalar:
 
 def _is(value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
-        raise BadEvent(f"{type(value).__name__} where {kind.__name__} belongs")
+        raise BadPayload(f"{type(value).__name__} where {kind.__name__} belongs")
     return value
 
 
 def _count(value: Any) -> int:
     if not 0 <= _is(value, int) <= _COUNT_MAX:
-        raise BadEvent(f"{value} is no count")
+        raise BadPayload(f"{value} is no count")
     return value
 
 
 def _field(body: dict[str, Any], name: str, kind: type[T]) -> T:
     value = body.get(name)
     if type(value) is not kind:
-        raise BadEvent(f"field {name!r} is missing or no {kind.__name__}")
+        raise BadPayload(f"field {name!r} is missing or no {kind.__name__}")
     return value
 
 
 def _text(body: dict[str, Any], name: str, most: int, *, least: int = 0) -> str:
     value = _field(body, name, str)
     if not least <= len(value) <= most:
-        raise BadEvent(f"field {name!r} has {len(value)} characters, not {least}…{most}")
+        raise BadPayload(f"field {name!r} has {len(value)} characters, not {least}…{most}")
     return value
 
 
 def _texts(body: dict[str, Any], name: str, count_max: int, chars_max: int) -> tuple[str, ...]:
     values = _field(body, name, list)
     if len(values) > count_max or any(type(v) is not str or len(v) > chars_max for v in values):
-        raise BadEvent(f"field {name!r} is no list of at most {count_max} texts of {chars_max} characters")
+        raise BadPayload(f"field {name!r} is no list of at most {count_max} texts of {chars_max} characters")
     return tuple(values)
 
 
 def _observed(body: dict[str, Any], name: str) -> tuple[bytes, ...]:
     ids = _field(body, name, list)
     if len(ids) > OBSERVED_MAX or not all(map(is_link, ids)):
-        raise BadEvent(f"field {name!r} is no list of at most {OBSERVED_MAX} event ids")
+        raise BadPayload(f"field {name!r} is no list of at most {OBSERVED_MAX} event ids")
     if any(low >= high for low, high in pairwise(ids)):
-        raise BadEvent(f"field {name!r} is not sorted and unique")
+        raise BadPayload(f"field {name!r} is not sorted and unique")
     return tuple(ids)

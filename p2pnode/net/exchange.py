@@ -39,7 +39,7 @@ ANSWER_WAIT_S = 600.0
 class Exchange:
     """A conversation with `peer_id`. Raises errors.PeerLost if the peer goes, resets, or talks nonsense."""
 
-    __slots__ = ("_link", "_patience_s", "_stream", "_unread", "_unsent", "payload_bytes", "peer_id")
+    __slots__ = ("_link", "_patience_s", "_stream", "_unread", "_unsent", "nonsense", "payload_bytes", "peer_id")
 
     def __init__(self, stream: RawStream, spec: ProtocolSpec, side: Side) -> None:
         self._stream = stream
@@ -50,6 +50,8 @@ class Exchange:
         self.peer_id = stream.peer_id
         #: Announced with the message received last.
         self.payload_bytes = 0
+        #: How the peer broke the protocol (a code of `protocols.errors`); "" as long as it did not.
+        self.nonsense = ""
 
     @property
     def reusable(self) -> bool:
@@ -169,9 +171,9 @@ class Exchange:
         except StreamBroken as error:
             raise errors.PeerLost(str(error)) from error
         except RemoteProtocolError as error:
-            # To a caller a peer that talks nonsense is as lost as one that died; the guard counts the former.
-            nonsense = error.code != TRUNCATED
-            raise errors.PeerLost(f"{self.peer_id}: {error}", nonsense=nonsense) from error
+            # To a caller a peer that talks nonsense is as lost as one that died; the former is blamed for it.
+            self.nonsense = "" if error.code == TRUNCATED else error.code
+            raise errors.PeerLost(f"{self.peer_id}: {error}") from error
         if isinstance(event, Received):
             self.payload_bytes = event.payload_bytes
             self._unread = event.payload_bytes > 0

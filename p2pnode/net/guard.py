@@ -1,8 +1,9 @@
-"""The one wrapper round every protocol that this node answers: authorise, bound, survive.
+"""The one wrapper round every protocol that this node answers: authorise, bound, survive, and say who is to blame.
 
 Denied by default: a request is handled only if `authorise` lets its peer say that verb. A handler that raises
 one of our errors answers with it; any other exception is logged and answered as `internal`; a peer that talks
-nonsense, stalls or vanishes costs its stream. Nothing of it reaches libp2p, where it would end the host.
+nonsense, stalls or vanishes costs its stream. Nothing of it reaches libp2p, where it would end the host. Whatever is
+refused is noted (`net.blame`); a paused peer is told to come back, a dropped one finds no door.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import structlog
 import trio
 
 from p2pnode import errors
-from p2pnode.env import Env
+from p2pnode.core.conduct import Reason
 from p2pnode.env.net import RawStream, StreamHandler, Transport
+from p2pnode.net.blame import Blame
 from p2pnode.net.exchange import Exchange
 from protocols.errors import UNKNOWN_VERB, LocalProtocolError
 from protocols.machine import Received, Side, UnknownVerb
@@ -34,6 +36,8 @@ IDLE_S = 600.0
 CROWDED_IDLE_S = 30.0
 #: What to tell a peer that hit a bound.
 RETRY_AFTER_S = 1.0
+#: A paused peer's requests are refused, but for this protocol's: silence there reads as death.
+UNPAUSED_PROTOCOL = "health"
 #: Farewells to a peer that misbehaved must not wait for it.
 FAREWELL_S = 1.0
 
@@ -46,18 +50,15 @@ _log = structlog.get_logger("p2pnode.net")
 
 
 class Guard:
-    """Serves protocols on a transport. `counts` tells how often what went wrong, for the metrics."""
+    """Serves protocols on a transport."""
 
-    def __init__(self, transport: Transport, env: Env, authorise: Authorise) -> None:
+    def __init__(self, transport: Transport, authorise: Authorise, blame: Blame) -> None:
         """`authorise(peer_id, protocol name, verb)` raises errors.Unauthorized for what may not be asked."""
         self._transport = transport
-        self._clock = env.clock
         self._authorise = authorise
+        self._blame = blame
         self._streams: Counter[tuple[str, str]] = Counter()
         self._handlers = 0
-        #: Keys: requests, refused, busy, unknown, failed (handlers that raised what they should not),
-        #: nonsense.
-        self.counts: Counter[str] = Counter()
 
     def serve(self, spec: ProtocolSpec, handlers: Mapping[type[Message], Handler]) -> None:
         """Answer that protocol from now on. A request without a handler is answered as an unknown verb."""
@@ -70,6 +71,11 @@ class Guard:
 
     async def _survive(self, spec: ProtocolSpec, handlers: Mapping[type[Message], Handler], stream: RawStream) -> None:
         """The outermost shell of a stream: whatever happens, the stream is let go and nothing is raised."""
+        if self._blame.is_dropped(stream.peer_id):
+            self._blame.note(stream.peer_id, Reason.IMPATIENT)
+            await stream.reset()
+            await self._blame.show_out(stream.peer_id)
+            return
         exchange = Exchange(stream, spec, Side.ANSWERER)
         place = (stream.peer_id, spec.protocol_id)
         self._streams[place] += 1
@@ -77,12 +83,11 @@ class Guard:
         try:
             finished = await self._answer_all(spec, handlers, exchange, place)
         except errors.PeerLost as error:
-            if error.details.get("nonsense"):
-                self.counts["nonsense"] += 1
-                _log.warning("a peer broke the protocol", peer=stream.peer_id, protocol=spec.name, error=str(error))
+            if exchange.nonsense:
+                self._blame.note(stream.peer_id, Reason(exchange.nonsense), protocol=spec.name, why=str(error))
                 await self._farewell(exchange, Error(code="usage", message=str(error)))
         except Exception:  # noqa: BLE001  # the shell's own bug must not end the host
-            self.counts["failed"] += 1
+            self._blame.note(stream.peer_id, Reason.FAILED)
             _log.exception("answering a stream failed", peer=stream.peer_id, protocol=spec.name)
         finally:
             self._streams[place] -= 1
@@ -92,6 +97,7 @@ class Guard:
                 await exchange.close()
             else:
                 await exchange.reset()
+            await self._blame.show_out(stream.peer_id)
 
     async def _answer_all(
         self,
@@ -107,22 +113,33 @@ class Guard:
             with trio.move_on_after(patience_s) as bound:
                 request = await exchange.next_request()
             if bound.cancelled_caught:
+                if patience_s == FIRST_REQUEST_S:
+                    self._blame.note(exchange.peer_id, Reason.SILENT, protocol=spec.name)
                 return patience_s != FIRST_REQUEST_S
             if request is None:
                 return True
-            self.counts["requests"] += 1
             crowded = crowded and self._streams[place] > STREAMS_MAX
             if isinstance(request, UnknownVerb):
-                self.counts["unknown"] += 1
+                self._blame.note(exchange.peer_id, Reason.UNKNOWN_VERB, protocol=spec.name, verb=request.verb)
                 await exchange.send(Error(code=UNKNOWN_VERB, message=f"{spec.name} knows no verb {request.verb!r}"))
-            elif crowded or self._handlers >= HANDLERS_MAX:
-                self.counts["busy"] += 1
-                await exchange.send(_as_message(errors.Busy("too much at once", retry_after_s=RETRY_AFTER_S)))
+            elif busy := self._busy(spec, exchange.peer_id, crowded=crowded):
+                await exchange.send(_as_message(busy))
             else:
                 await self._answer(spec, handlers, exchange, request)
-                if exchange.owes_payload:
-                    return False
+            if exchange.owes_payload or self._blame.is_dropped(exchange.peer_id):
+                return False
             patience_s = CROWDED_IDLE_S if crowded else IDLE_S
+
+    def _busy(self, spec: ProtocolSpec, peer_id: str, *, crowded: bool) -> errors.Busy | None:
+        """Why nothing of that peer's is answered just now."""
+        pause_s = self._blame.pause_s(peer_id) if spec.name != UNPAUSED_PROTOCOL else 0.0
+        if pause_s:
+            self._blame.note(peer_id, Reason.IMPATIENT, protocol=spec.name)
+            return errors.Busy("too much of what you sent was refused", retry_after_s=pause_s)
+        if crowded or self._handlers >= HANDLERS_MAX:
+            self._blame.note(peer_id, Reason.CROWDED, protocol=spec.name)
+            return errors.Busy("too much at once", retry_after_s=RETRY_AFTER_S)
+        return None
 
     async def _answer(
         self,
@@ -138,7 +155,7 @@ class Guard:
             self._authorise(exchange.peer_id, spec.name, message.verb())
             handler = handlers.get(type(message))
             if handler is None:
-                self.counts["unknown"] += 1
+                self._blame.note(exchange.peer_id, Reason.UNKNOWN_VERB, protocol=spec.name, verb=message.verb())
                 answer = Error(code=UNKNOWN_VERB, message=f"this node does not answer {message.verb()!r}")
             else:
                 await handler(exchange.peer_id, message, exchange)
@@ -148,11 +165,12 @@ class Guard:
             # tells.
             answer = Error(code=errors.PeerLost.code, message="a peer that was needed is gone", retryable=True)
         except errors.P2PNodeError as error:
-            if isinstance(error, errors.Refused):
-                self.counts["refused"] += 1
+            reason = _blamed(error)
+            if reason is not None:
+                self._blame.note(exchange.peer_id, reason, protocol=spec.name, verb=message.verb(), why=error.message)
             answer = _as_message(error)
         except Exception:  # noqa: BLE001  # the outermost shell of a handler
-            self.counts["failed"] += 1
+            self._blame.note(exchange.peer_id, Reason.FAILED)
             _log.exception("a handler failed", peer=exchange.peer_id, protocol=spec.name, verb=message.verb())
             answer = Error(code="internal", message=f"{message.verb()} failed on this node; its log says why")
         finally:
@@ -162,7 +180,7 @@ class Guard:
         except LocalProtocolError:
             return  # the handler has answered, as it should
         if answer.message is _NO_ANSWER:
-            self.counts["failed"] += 1
+            self._blame.note(exchange.peer_id, Reason.FAILED)
             _log.error(_NO_ANSWER, protocol=spec.name, verb=message.verb())
 
     async def _farewell(self, exchange: Exchange, error: Error) -> None:
@@ -171,6 +189,17 @@ class Guard:
                 await exchange.send(error)
             except (errors.PeerLost, LocalProtocolError):
                 pass  # it does not listen, or nothing more may be said
+
+
+def _blamed(error: errors.P2PNodeError) -> Reason | None:
+    """What a handler's error says of its asker, who need not mean ill; None if it is nothing of the asker's."""
+    if isinstance(error, errors.Unauthorized):
+        return Reason.UNAUTHORIZED
+    # SQL that does not run, data that does not fit: the user's, not the peer's.
+    users = (errors.QueryError, errors.SchemaMismatch, errors.EmptyData)
+    if isinstance(error, errors.Refused | errors.UsageError) and not isinstance(error, users):
+        return Reason.REFUSED
+    return None
 
 
 def _as_message(error: errors.P2PNodeError) -> Error:

@@ -16,9 +16,11 @@ import trio
 
 from bootstrap.address_book import PEERS_MAX, AddressBook
 from p2pnode import errors
+from p2pnode.core.conduct import Reason
 from p2pnode.core.model import NodeRole
 from p2pnode.env import Env
 from p2pnode.env.net import DialFailed, StreamBroken, Transport
+from p2pnode.net.blame import Blame
 from p2pnode.net.exchange import Exchange
 from protocols.machine import Side
 from protocols.message import Message, ProtocolSpec
@@ -70,6 +72,8 @@ class Peers:
     ) -> None:
         self._transport = transport
         self._clock = env.clock
+        #: What peers did wrong. A dropped one is not asked anything either.
+        self.blame = Blame(transport, env)
         self._streams_max = streams_max
         self._dials = trio.Semaphore(dials_max)
         self._book = AddressBook()
@@ -121,6 +125,7 @@ class Peers:
 
         Unlike an exchange it dials again even if a dial has failed just now.
         """
+        await self._keep_out(peer_id)
         self._book.learn(peer_id, addresses, self._clock.now())
         self._entry(peer_id).failed_at = float("-inf")
         await self._connect(peer_id)
@@ -149,6 +154,8 @@ class Peers:
                     await exchange.send(request, payload)
                     yield exchange
                 finally:
+                    if exchange.nonsense:
+                        self.blame.note(peer_id, Reason(exchange.nonsense), protocol=spec.name)
                     await self._give_back(known, spec, exchange)
         if deadline.cancelled_caught:
             raise errors.Timeout(f"{peer_id} did not answer {request.verb()} within {timeout_s:g} s")
@@ -179,7 +186,14 @@ class Peers:
     # -- streams
     # -------------------------------------------------------------------------------------------------
 
+    async def _keep_out(self, peer_id: str) -> None:
+        """Raise PeerLost if that peer is dropped, and let go of what still connects to it."""
+        if self.blame.is_dropped(peer_id):
+            await self.blame.show_out(peer_id)
+            raise errors.PeerLost(f"{peer_id} is dropped for a while: too much of what it sent was refused")
+
     async def _stream(self, peer_id: str, spec: ProtocolSpec) -> Exchange:
+        await self._keep_out(peer_id)
         known = self._entry(peer_id)
         idle = known.idle.get(spec.protocol_id, [])
         while idle:

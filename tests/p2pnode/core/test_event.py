@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bootstrap.identity import Identity
 from p2pnode.core.cid import cid_text
+from p2pnode.core.conduct import Reason
 from p2pnode.core.event import (
     PARENTS_MAX,
     PAYLOAD_BYTES_MAX,
@@ -113,6 +114,8 @@ def test_any_bytes_are_an_event_or_a_bad_event(data):
     [
         ("v", 2),
         ("v", "1"),
+        ("v", True),
+        ("v", 1.0),
         ("ns", b"short"),
         ("ns", LINK[:35]),
         ("a", "12D3KooW"),
@@ -139,6 +142,24 @@ def test_any_bytes_are_an_event_or_a_bad_event(data):
 def test_a_field_out_of_bounds_is_refused(name, value):
     with pytest.raises(BadEvent):
         parse(with_field(name, value))
+
+
+@pytest.mark.parametrize(
+    ("wire", "fault"),
+    [
+        (lambda: an_event().wire[:-1] + b"x", Reason.BAD_SIGNATURE),
+        (lambda: bytes(WIRE_BYTES_MAX + 1), Reason.OVERSIZED),
+        (lambda: bytes(64), Reason.MALFORMED),
+        (lambda: with_field("v", 2), Reason.NEWER),
+        (lambda: with_field("v", 0), Reason.MALFORMED),
+        (lambda: with_field("v", True), Reason.MALFORMED),
+        (lambda: with_field("h", -1), Reason.MALFORMED),
+    ],
+)
+def test_a_refusal_names_its_fault(wire, fault):
+    with pytest.raises(BadEvent) as refused:
+        parse_signed(wire())
+    assert refused.value.fault is fault
 
 
 def test_a_missing_field_is_refused():

@@ -136,7 +136,7 @@ class Node:
         self.log = await EventLog.open(self.env, self.settings.home / "events.db")
         self.metadata = MetadataService(self.peers, self.log, self.identity, self.env, self.settings)
         await self.metadata.open(self.transport.addresses())
-        self.guard = Guard(self.transport, self.env, self.metadata.authorise)
+        self.guard = Guard(self.transport, self.metadata.authorise, self.peers.blame)
         self.guard.serve(METADATA, self.metadata.handlers())
         return self
 

@@ -158,8 +158,9 @@ class Swarm:
         store = await ShardStore.open(home, env)
         transport = MemoryTransport(identity.peer_id, self.network)
         self.network.transports[identity.peer_id] = transport
+        peers = Peers(transport, env)
         transfer = ShardTransferService(
-            Peers(transport, env),
+            peers,
             store,
             env,
             identity,
@@ -168,7 +169,7 @@ class Swarm:
             transfers_max=2,
             stores=role.stores,
         )
-        guard = Guard(transport, env, lambda peer_id, protocol, verb: None)
+        guard = Guard(transport, lambda peer_id, protocol, verb: None, peers.blame)
         guard.serve(words.SHARD_TRANSFER, transfer.handlers())
         return Node(home, identity.peer_id, transport, store, disk, guard, transfer)
 
