@@ -473,6 +473,7 @@ class Node:
             disk_usage=sample.disk_usage,
             loop_lag_ms=self._vitals.lag_s * 1000,
             bootstrap_failure=self._joining.last_failure,
+            offenders=self._net.blame.offenders(),
         )
         return [finding.as_document() for finding in findings.diagnose()]
 

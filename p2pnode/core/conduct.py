@@ -121,9 +121,19 @@ class Offender:
     since_s: float
 
     @property
+    def guilt(self) -> list[tuple[Reason, int]]:
+        """What is the peer's doing."""
+        return [(reason, count) for reason, count in self.counts if reason not in _HARMLESS]
+
+    @property
     def refused(self) -> int:
-        """All refusals that are the peer's doing."""
-        return sum(count for reason, count in self.counts if reason not in _HARMLESS)
+        """How often something was refused that is the peer's doing."""
+        return sum(count for _, count in self.guilt)
+
+    @property
+    def failed(self) -> int:
+        """How many of its requests failed by this node's own fault."""
+        return dict(self.counts).get(Reason.FAILED, 0)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import structlog
 
-from p2pnode.core.conduct import Conduct, Reason
+from p2pnode.core.conduct import Conduct, Offender, Reason
 from p2pnode.env import Env
 from p2pnode.env.net import Transport
 
@@ -46,6 +46,10 @@ class Blame:
     def is_dropped(self, peer_id: str) -> bool:
         """Whether this node has nothing to do with that peer now."""
         return self.conduct.drop_s(peer_id, self._clock.now()) > 0
+
+    def offenders(self) -> list[Offender]:
+        """Peers of which something was refused, the worst first."""
+        return self.conduct.offenders(self._clock.now())
 
     async def show_out(self, peer_id: str) -> None:
         """Close every connection to that peer if it is dropped."""

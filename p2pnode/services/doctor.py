@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bootstrap.address import is_loopback
+from p2pnode.core.conduct import Offender
 from p2pnode.core.membership import State
 from p2pnode.core.model import Member
 from p2pnode.query.fence import FenceReport
@@ -20,8 +21,11 @@ from p2pnode.services.datasets import Published
 DISK_USAGE_HIGH = 90.0
 #: Loop lag that peers begin to notice, in milliseconds.
 LAG_HIGH_MS = 200.0
-#: Names that one line spells out.
+#: Refusals are news for so many seconds; after that they are only counted.
+NEWS_S = 600.0
+#: Names that one line spells out, and peers of which it tells what they did.
 _NAMED_MAX = 5
+_OFFENDERS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Findings:
     disk_usage: float
     loop_lag_ms: float
     bootstrap_failure: str
+    #: Peers of which something was refused, the worst first.
+    offenders: Sequence[Offender]
 
     def diagnose(self) -> list[Finding]:
         """Every check, the fine ones included."""
@@ -61,6 +67,8 @@ class Findings:
             self._replicas(),
             self._disk(),
             self._lag(),
+            self._bad_input(),
+            self._own_faults(),
             Finding(
                 "sql fence",
                 self.fence.ok,
@@ -130,6 +138,47 @@ class Findings:
         seen = f"the loop is up to {self.loop_lag_ms:.0f} ms late"
         fix = "Give the node more processor: a late loop looks dead to its peers."
         return Finding("loop lag", self.loop_lag_ms < LAG_HIGH_MS, seen, "" if self.loop_lag_ms < LAG_HIGH_MS else fix)
+
+    def _bad_input(self) -> Finding:
+        guilty = [one for one in self.offenders if one.refused]
+        news = [one for one in guilty if one.since_s < NEWS_S]
+        if not news:
+            seen = f"; {sum(one.refused for one in guilty)} earlier refusals" if guilty else ""
+            return Finding("bad input", True, f"nothing was refused in the last {NEWS_S / 60:.0f} minutes{seen}")
+        told = "; ".join(self._offence(one) for one in news[:_OFFENDERS_MAX])
+        more = f"; and {len(news) - _OFFENDERS_MAX} more peers" if len(news) > _OFFENDERS_MAX else ""
+        if not any(one.paused_s or one.dropped_s for one in news):
+            return Finding("bad input", True, told + more)
+        return Finding(
+            "bad input",
+            False,
+            told + more,
+            "Look at that node: other software, a damaged disk, a stranger. Stop it, upgrade it, or give it a "
+            "new home; it is heard again by itself once it stops.",
+        )
+
+    def _offence(self, one: Offender) -> str:
+        """What one peer did, and what it costs it now."""
+        named = {member.peer_id: member.node_id for member, _ in self.members}.get(one.peer_id)
+        who = f"{named} ({one.peer_id})" if named else one.peer_id
+        what = ", ".join(f"{reason.text} {count}" for reason, count in one.guilt)
+        now = ""
+        if one.dropped_s:
+            now = f"; it is dropped for {one.dropped_s:.0f} s"
+        elif one.paused_s:
+            now = f"; it is paused for {one.paused_s:.0f} s"
+        return f"refused {one.refused} times something of {who}: {what}{now}"
+
+    def _own_faults(self) -> Finding:
+        failed = sum(one.failed for one in self.offenders)
+        if not failed:
+            return Finding("own faults", True, "every request was handled")
+        return Finding(
+            "own faults",
+            False,
+            f"{failed} requests of peers failed here by a fault of this program",
+            "The log says where (`handler failed`); please report it.",
+        )
 
 
 def _names(names: Sequence[str]) -> str:
