@@ -4,19 +4,21 @@ from dataclasses import replace
 
 import pytest
 
+from bootstrap.identity import Identity
 from p2pnode.core.conduct import PAUSE_S, Conduct, Reason
 from p2pnode.core.membership import State
 from p2pnode.core.model import Member, NodeRole
 from p2pnode.query.fence import FenceReport
 from p2pnode.services.doctor import NEWS_S, Findings
 
+ME = Identity.from_seed(bytes(32)).peer_id
 LIAR = Member("12D3KooWLiar", "mallory", NodeRole.WORKER)
 
 WELL = Findings(
-    me="12D3KooWMe",
-    addresses=["/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWMe"],
+    me=ME,
+    addresses=[f"/ip4/192.0.2.7/tcp/4001/p2p/{ME}"],
     connected=[LIAR.peer_id],
-    members=[(Member("12D3KooWMe", "me", NodeRole.HYBRID), State.ALIVE), (LIAR, State.ALIVE)],
+    members=[(Member(ME, "me", NodeRole.HYBRID), State.ALIVE), (LIAR, State.ALIVE)],
     placed=[],
     fence=FenceReport(True, 7, "on"),
     disk_usage=10,
