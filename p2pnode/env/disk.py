@@ -38,7 +38,7 @@ class Disk(Protocol):
         ...
 
     def make_dir(self, path: Path, mode: int = 0o777) -> None:
-        """Make a directory and those above it that lack; `mode` (less the umask) is that of a new one."""
+        """Make a directory and those above it that lack, for good; `mode` (less the umask) is that of a new one."""
         ...
 
     def remove_tree(self, path: Path) -> None:
@@ -103,7 +103,11 @@ class LocalDisk:
         path.unlink(missing_ok=True)
 
     def make_dir(self, path: Path, mode: int = 0o777) -> None:
+        # Whoever syncs what it puts into a new directory relies on the directory itself.
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True, mode=mode)
+        for folder in made:
+            self.sync_dir(folder.parent)
 
     def remove_tree(self, path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)

@@ -73,6 +73,8 @@ class ShardStore:
         #: How each file looked when it was verified.
         self._stamps: dict[bytes, Stamp] = {}
         self._claims: dict[bytes, trio.Lock] = {}
+        #: Who is showing or removing a file; short, whereas a claim lasts as long as its sender.
+        self._turns: dict[bytes, trio.Lock] = {}
         self._partials: set[bytes] = set()
         self._failed: str | None = None
         self._digest: bytes | None = None
@@ -208,9 +210,10 @@ class ShardStore:
 
         Raises IntegrityError for a file that is not whole or no readable `format`, StorageFailed.
         """
-        stored, stamp = await self._env.executor.run(self._finish, incoming, format)
-        self._partials.discard(incoming.cid)
-        self._show(stored.cid, stored.format, stamp)
+        async with self._turn(incoming.cid):
+            stored, stamp = await self._env.executor.run(self._finish, incoming, format)
+            self._partials.discard(incoming.cid)
+            self._show(stored.cid, stored.format, stamp)
         return stored
 
     # -- letting go ---------------------------------------------------------------------------------------------
@@ -224,16 +227,29 @@ class ShardStore:
 
     async def quarantine(self, cid: bytes) -> None:
         """Take a damaged shard out of sight; its bytes are kept for whoever wants to know what happened."""
-        kept = self._hide(cid)
-        if kept is not None:
-            log.error("shard_damaged", shard=cid_text(cid), advice="it is repaired from a replica")
-            await self._env.executor.run(self._set_aside, self._path(cid, kept), cid)
+        async with self._turn(cid):
+            kept = self._hide(cid)
+            if kept is not None:
+                log.error("shard_damaged", shard=cid_text(cid), advice="it is repaired from a replica")
+                await self._env.executor.run(self._set_aside, self._path(cid, kept), cid)
 
     async def delete(self, cid: bytes) -> None:
         """Remove a shard; one that is not here is fine. Raises StorageFailed."""
-        kept = self._hide(cid)
-        if kept is not None:
-            await self._env.executor.run(self._remove, self._path(cid, kept), cid)
+        async with self._turn(cid):
+            kept = self._hide(cid)
+            if kept is not None:
+                await self._env.executor.run(self._remove, self._path(cid, kept), cid)
+
+    @asynccontextmanager
+    async def _turn(self, cid: bytes) -> AsyncIterator[None]:
+        """One change of a file after the other: what has just arrived does not go with what was there before."""
+        lock = self._turns.setdefault(cid, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._turns.pop(cid, None)
 
     def _show(self, cid: bytes, format: str, stamp: Stamp) -> None:
         self._formats[cid] = format

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -315,6 +315,34 @@ async def test_delete(cuts: list[CutShard], tmp_path: Path) -> None:
 # -- disks that fail -------------------------------------------------------------------------------------------
 
 
+class SlowRemover:
+    """An executor on which removing a file waits until it may."""
+
+    def __init__(self) -> None:
+        self.may = trio.Event()
+
+    async def run(self, work: Callable[..., Any], *args: Any) -> Any:
+        if getattr(work, "__name__", "") == "_remove":
+            await self.may.wait()
+        return work(*args)
+
+
+@pytest.mark.trio
+async def test_what_arrives_while_its_older_self_is_removed_stays(cuts: list[CutShard], tmp_path: Path) -> None:
+    executor = SlowRemover()
+    store = await ShardStore.open(tmp_path, Env(executor=executor))
+    await keep(store, cuts[2])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.delete, cuts[2].cid)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(keep, store, cuts[2])
+        await trio.testing.wait_all_tasks_blocked()
+        executor.may.set()
+    assert store.has(cuts[2].cid)
+    assert await read(store, cuts[2].cid) == cuts[2].path.read_bytes()
+    store.close()
+
+
 @pytest.mark.trio
 async def test_a_full_disk_refuses_and_goes_on_serving(cuts: list[CutShard], tmp_path: Path) -> None:
     disk = FaultyDisk()
@@ -399,6 +427,7 @@ async def test_the_directory_is_synced_after_the_file(cuts: list[CutShard], tmp_
             super().sync_dir(path)
 
     async with opened(tmp_path, Watched()) as store:
+        steps.clear()
         await keep(store, cuts[2])
     assert steps == ["sync", "rename", "sync shards"]
 
