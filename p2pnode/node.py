@@ -41,6 +41,7 @@ from p2pnode.services.fetch import Fetcher
 from p2pnode.services.gather import Gatherer
 from p2pnode.services.health import HealthService
 from p2pnode.services.joining import JoiningService
+from p2pnode.services.journal import Journal
 from p2pnode.services.locate import Locator
 from p2pnode.services.metadata import MetadataService
 from p2pnode.services.patience import Patient
@@ -176,6 +177,8 @@ class Node:
         self._holdings = Holdings()
         self._vitals = Vitals(env, settings.home)
         self._metadata = MetadataService(self._net, events, identity, env, settings)
+        #: Its own log, told: `entries` and `audit`.
+        self.journal = Journal(env, settings.home / "catalog.db", self._metadata.ledger)
         self._health = self._build_health()
         self._wishes = Wishes(identity, settings.role, self._metadata, self._net, alive=self._is_alive)
         self._datasets = Datasets(

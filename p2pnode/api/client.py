@@ -6,7 +6,7 @@ An error document becomes the error it names again; no node, or one that hangs u
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,17 @@ class Client:
         _raise_named(response)
         return response.content
 
-    def lines(self, *parts: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The JSON lines of a long call, as they come. A line that tells of an error raises it."""
-        timeout = httpx.Timeout(None, connect=CONNECT_S)
-        with self._reaching(), self._http.stream("POST", _path(parts), json=body, timeout=timeout) as response:
+    def lines(
+        self, *parts: str, body: dict[str, Any] | None = None, query: Mapping[str, str | list[str]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The JSON lines of a long call, as they come; a POST if there is a body. A line that tells of an error
+        raises it.
+        """
+        method, timeout = "GET" if body is None else "POST", httpx.Timeout(None, connect=CONNECT_S)
+        with (
+            self._reaching(),
+            self._http.stream(method, _path(parts), json=body, params=query, timeout=timeout) as response,
+        ):
             if response.status_code >= 400:
                 response.read()
                 _raise_named(response)

@@ -20,6 +20,7 @@ from p2pnode.errors import SwarmUnreachable, UsageError
 
 API_FILE = "api"
 CONFIG_FILE = "config.toml"
+LOG_FILE = "catalog.db"
 #: Files in the home that are fetched, or being fetched, only to be sent on.
 FETCHED_PREFIX = ".get-"
 
@@ -103,6 +104,12 @@ def find_access(home: Path | None, url: str | None, token: str | None) -> ApiAcc
         names = ", ".join(str(path) for path in running)
         raise UsageError(f"several nodes run here: {names}", advice="Say which one with --home DIR.")
     return next(iter(running.values()))
+
+
+def only_home() -> Path | None:
+    """The one default home on this machine that a node has lived in; None if there is none, or several."""
+    found = [path for path in _homes() if (path / LOG_FILE).is_file()]
+    return found[0] if len(found) == 1 else None
 
 
 def _access_to(url: str, home: Path | None, token: str | None) -> ApiAccess:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pyarrow as pa
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from p2pnode import __version__
-from p2pnode.api import documents
+from p2pnode.api import documents, telling
 from p2pnode.api.home import FETCHED_PREFIX
-from p2pnode.api.http_streams import FileAnswer, PublishAnswer
+from p2pnode.api.http_streams import FileAnswer, LinesAnswer, PublishAnswer
 from p2pnode.api.json import encode, jsonable
 from p2pnode.core.cid import cid_text
 from p2pnode.core.model import EVERYWHERE
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 #: Paths of one publish.
 PATHS_MAX = 10_000
+#: Kinds that one look at the log picks.
+KINDS_MAX = 64
 #: Characters of one statement.
 SQL_CHARS_MAX = 1_000_000
 
@@ -108,6 +111,7 @@ def build_app(node: Node, env: Env, url: str) -> FastAPI:
     app = FastAPI(title="p2pnode", version=__version__, docs_url=None, redoc_url=None)
     router = APIRouter(route_class=NamedFailures, prefix="/v1")
     _node_routes(router, node, url)
+    _log_routes(router, node)
     _dataset_routes(router, node, env)
     _query_route(router, node, env)
     app.include_router(router)
@@ -134,6 +138,30 @@ def _node_routes(router: APIRouter, node: Node, url: str) -> None:
     @router.get("/doctor")
     async def doctor() -> Response:
         return Document(await node.doctor())
+
+
+def _log_routes(router: APIRouter, node: Node) -> None:
+    @router.get("/log")
+    async def log_(
+        kind: Annotated[list[str], Query(max_length=KINDS_MAX)] = [],  # noqa: B006  # read only
+        last: Annotated[int, Query(ge=0)] | None = None,
+        follow: bool = False,
+    ) -> Response:
+        async def pages() -> AsyncGenerator[list[dict[str, Any]], None]:
+            async with aclosing(node.journal.entries(kind, last=last, follow=follow)) as entries:
+                async for page in entries:
+                    yield [telling.entry(entry) for entry in page]
+
+        return LinesAnswer(pages())
+
+    @router.get("/log/verify")
+    async def verify() -> Response:
+        async def pages() -> AsyncGenerator[list[dict[str, Any]], None]:
+            async with aclosing(node.journal.audit()) as found:
+                async for step in found:
+                    yield [telling.audited(step)]
+
+        return LinesAnswer(pages())
 
 
 def _dataset_routes(router: APIRouter, node: Node, env: Env) -> None:

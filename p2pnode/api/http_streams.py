@@ -1,12 +1,13 @@
-"""Answers that take a while: a publish that tells how far it is, and a shard too big to hold.
+"""Answers that take a while: a publish that tells how far it is, a log of a million lines, and a shard too big to hold.
 
-Progress is told at most every `PROGRESS_EVERY_S`, and only the newest: a slow reader slows nothing and nothing
-piles up.
+Progress is told at most every `PROGRESS_EVERY_S`, and only the newest; a page of lines is made when the one before was
+taken: a slow reader slows nothing and nothing piles up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,30 @@ class PublishAnswer(Response):
             assert self._newest is not None
             await line(documents.progress(self._newest), more=True)
             await trio.sleep(PROGRESS_EVERY_S)
+
+
+class LinesAnswer(Response):
+    """JSON lines, a page at a time; what fails halfway is the last line, with `event` "error"."""
+
+    def __init__(self, pages: AsyncGenerator[Iterable[dict[str, Any]], None]) -> None:
+        self.status_code = 200
+        self.background = None
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def lines(documents: Iterable[dict[str, Any]], *, more: bool) -> None:
+            body = b"".join(encode(document) + b"\n" for document in documents)
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/jsonl")]})
+        last: list[dict[str, Any]] = []
+        try:
+            async with aclosing(self._pages):
+                async for page in self._pages:
+                    await lines(page, more=True)
+        except P2PNodeError as error:
+            last = [{"event": "error", **error.as_document()}]
+        await lines(last, more=False)
 
 
 class FileAnswer(Response):
