@@ -69,5 +69,6 @@ class Journal:
             return None
         await ledger.settle()
         while not ledger.settled:
+            await trio.lowlevel.checkpoint()
             await ledger.settle()
         return Known(len(ledger.clock), ledger.clock.fingerprint, ledger.catalog.digest())
