@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench nightly picture format clean
+.PHONY: demo test check bench fuzz nightly picture format clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -35,7 +35,10 @@ bench: $(STAMP)         ## each figure as a ratio to a baseline in the same run
 picture: $(STAMP)       ## docs/demo.svg, drawn from one real run of the demo
 	@$(BIN)/python -m simulations.picture
 
-nightly: $(STAMP)       ## the long runs
+fuzz: $(STAMP)          ## a million spoilt frames and events at every parser
+	@$(BIN)/python -m tests.fuzz --cases 1000000
+
+nightly: $(STAMP)       ## the long runs: 500 power cuts, five minutes of storm, every mutant
 	@$(BIN)/python -m pytest -m nightly --timeout 3600
 
 clean:
