@@ -9,7 +9,8 @@ event fits the causal past it names, and whether its author may say so, is decid
 means, in `catalog`.
 
 A byte string that has the form of a content id *is* a link (libipld encodes it so); sessions therefore
-carry a first bit that no content id has.
+carry a first bit that no content id has, and a payload holds no bytes that another reader might take for one
+(`_check_values`), nor more levels than any reader can follow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import libipld
 
 from bootstrap.identity import SIGNATURE_BYTES, public_key_of, verify
-from p2pnode.core.cid import CID_BYTES, record_cid
+from p2pnode.core.cid import CID_BYTES, BadContentId, check_cid, record_cid
 from p2pnode.core.conduct import Reason
 from p2pnode.errors import IntegrityError, UsageError
 
@@ -34,6 +35,8 @@ PAYLOAD_BYTES_MAX = 64 << 10
 #: The other fields at their longest: 18 links of 41 bytes, two texts of 128, numbers and keys.
 ENVELOPE_BYTES_MAX = 2 << 10
 WIRE_BYTES_MAX = PAYLOAD_BYTES_MAX + ENVELOPE_BYTES_MAX + SIGNATURE_BYTES
+#: Maps and lists of a payload inside each other, itself the first: beyond some depth readers give up, each at its own.
+DEPTH_MAX = 32
 #: Kind and object id, in characters.
 KIND_CHARS_MAX = 32
 OBJECT_CHARS_MAX = 128
@@ -41,6 +44,8 @@ SESSION_BYTES = 16
 
 _DOMAIN = b"p2pnode/event/1\0"
 _LINK_PREFIX = record_cid(b"")[:4]
+#: What a CID of version 0 is made of: a bare sha2-256 multihash.
+_OLD_CID_PREFIX, _OLD_CID_BYTES = b"\x12\x20", 34
 _NUMBER_MAX = (1 << 63) - 1
 _FIELDS = frozenset(("v", "ns", "a", "s", "q", "pa", "p", "h", "t", "k", "o", "b"))
 
@@ -259,5 +264,31 @@ def _check_fields(fields: dict[str, Any], encoded_bytes: int) -> None:
         raise BadEvent(f"field a: {error}") from error
     if type(body) is not dict:
         raise BadEvent("field b is no map")
+    _check_values(body)
     if encoded_bytes > PAYLOAD_BYTES_MAX and len(libipld.encode_dag_cbor(body)) > PAYLOAD_BYTES_MAX:
         raise BadEvent(f"the payload is longer than {PAYLOAD_BYTES_MAX} bytes; put it into a block", Reason.OVERSIZED)
+
+
+def _check_values(body: dict[str, Any]) -> None:
+    """Refuse what two readers may read differently: deep nesting, and bytes that look like a link and are none of ours.
+
+    What begins as a CID does (version 1, or version 0) has to be one of ours, whole; that is then a link.
+    """
+    pending: list[tuple[Any, int]] = [(body, 1)]
+    while pending:
+        value, depth = pending.pop()
+        if type(value) is bytes:
+            if value[:1] == b"\x01" or (len(value) == _OLD_CID_BYTES and value.startswith(_OLD_CID_PREFIX)):
+                _check_link(value)
+        elif depth > DEPTH_MAX:
+            raise BadEvent(f"the payload nests deeper than {DEPTH_MAX} levels")
+        else:
+            inner = value.values() if type(value) is dict else value
+            pending.extend((one, depth + 1) for one in inner if type(one) in (bytes, dict, list))
+
+
+def _check_link(value: bytes) -> None:
+    try:
+        check_cid(value)
+    except BadContentId as error:
+        raise BadEvent(f"bytes that could be taken for a link: {error.message}") from error

@@ -12,6 +12,7 @@ from bootstrap.identity import Identity
 from p2pnode.core.cid import cid_text
 from p2pnode.core.conduct import Reason
 from p2pnode.core.event import (
+    DEPTH_MAX,
     PARENTS_MAX,
     PAYLOAD_BYTES_MAX,
     WIRE_BYTES_MAX,
@@ -191,6 +192,46 @@ def test_the_payload_bound_is_exact():
     assert len(largest.wire) <= WIRE_BYTES_MAX
     with pytest.raises(UsageError, match="block"):
         an_event({"x": bytes(PAYLOAD_BYTES_MAX - overhead + 1)})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\x01",
+        LINK[:-1],
+        LINK + b"\x00",
+        b"\x01\x55\x00\x00",  # an identity hash of nothing
+        b"\x01\x71\x1b\x20" + bytes(32),  # a hash that nobody here mints
+        b"\x12\x20" + bytes(32),  # version 0
+    ],
+)
+def test_bytes_that_could_be_taken_for_a_link_are_refused(value):
+    for body in ({"x": value}, {"x": [{"y": [value]}]}):
+        with pytest.raises(BadEvent, match="taken for a link"):
+            parse(with_field("b", body))
+
+
+@given(st.binary(max_size=80))
+def test_what_passes_as_plain_bytes_is_no_link_to_any_reader(value):
+    try:
+        event = an_event({"x": value})
+    except UsageError:
+        assert value[:1] == b"\x01" or value[:2] == b"\x12\x20"
+        return
+    assert libipld.encode_dag_cbor(value)[:1] != b"\xd8" or len(value) == len(LINK)
+
+
+def test_the_bound_on_nesting_is_exact_and_the_same_for_everybody():
+    def nested(levels, make):
+        body = make([])
+        for _ in range(levels - 2):
+            body = make(body)
+        return {"x": body}
+
+    for make in (lambda inner: [inner], lambda inner: {"y": inner}):
+        parse(with_field("b", nested(DEPTH_MAX - 1, make)))
+        with pytest.raises(BadEvent, match="nests deeper"):
+            parse(with_field("b", nested(DEPTH_MAX, make)))
 
 
 def test_a_deep_payload_is_refused_without_a_crash():
