@@ -35,7 +35,7 @@ from p2pnode.env import Env
 from p2pnode.env.disk import Stamp
 from p2pnode.errors import Busy, IntegrityError, NotFound, StorageFailed
 from p2pnode.storage.incoming import Incoming
-from p2pnode.storage.shard_index import ShardIndex
+from p2pnode.storage.shard_index import ShardIndex, open_index
 from p2pnode.storage.statistics import ShardFacts, shard_facts
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class ShardStore:
         with _disk_errors("open the shard store"):
             for folder in ("shards", "incoming", "quarantine"):
                 env.disk.make_dir(home / folder)
-            store = cls(home, env, ShardIndex(env.disk.database(home / "shards.db")))
+            store = cls(home, env, open_index(env.disk, home / "shards.db"))
             store._reconcile()
         return store
 
@@ -305,8 +305,18 @@ class ShardStore:
             incoming.take(pieces)
 
     def _sync(self, incoming: Incoming) -> None:
-        try:
+        with self._finally():
             incoming.sync(self._disk.sync)
+
+    def _sync_names(self) -> None:
+        with self._finally():
+            self._disk.sync_dir(self._home / "shards")
+
+    @contextmanager
+    def _finally(self) -> Iterator[None]:
+        """A sync that fails is the last one."""
+        try:
+            yield
         except OSError as error:
             self._failed = f"fsync failed: {error}"
             raise StorageFailed(self._failed) from error
@@ -335,7 +345,7 @@ class ShardStore:
             stamp = self._disk.stamp(part) or (incoming.size, 0)
             self._index.add(cid, stamp, incoming.outline, facts)
             self._disk.rename(part, self._path(cid, format))
-            self._disk.sync_dir(self._home / "shards")
+        self._sync_names()
         return StoredShard(cid, format, facts.rows, incoming.size, facts.stats), stamp
 
     def _facts(self, path: Path, format: str) -> ShardFacts:
@@ -353,13 +363,13 @@ class ShardStore:
         with _disk_errors("quarantine a shard"):
             self._index.remove(cid)
             self._disk.rename(path, self._home / "quarantine" / path.name)
-            self._disk.sync_dir(self._home / "shards")
+        self._sync_names()
 
     def _remove(self, path: Path, cid: bytes) -> None:
         with _disk_errors("delete a shard"):
             self._index.remove(cid)
             self._disk.unlink(path)
-            self._disk.sync_dir(self._home / "shards")
+        self._sync_names()
 
     def _reconcile(self) -> None:
         """What the files say, the database follows."""

@@ -50,6 +50,7 @@ class FaultyDisk(LocalDisk):
     free: int = 1 << 40
     write_error: int = 0
     sync_error: int = 0
+    names_error: int = 0
 
     def free_bytes(self, path: Path) -> int:
         return self.free
@@ -63,6 +64,11 @@ class FaultyDisk(LocalDisk):
         if self.sync_error:
             raise OSError(self.sync_error, os.strerror(self.sync_error))
         super().sync(file)
+
+    def sync_dir(self, path: Path) -> None:
+        if self.names_error:
+            raise OSError(self.names_error, os.strerror(self.names_error))
+        super().sync_dir(path)
 
 
 @asynccontextmanager
@@ -161,6 +167,22 @@ async def test_a_lost_database_is_made_again_from_the_files(cuts: list[CutShard]
         assert await store.stored(cuts[0].cid) == kept
         assert await store.outline(cuts[0].cid) == (cuts[0].outline, cuts[0].bytes)
         assert files(tmp_path, "quarantine") == [damaged.name]
+
+
+@pytest.mark.parametrize("where", [0, 4096 + 100], ids=["the header", "a page"])
+@pytest.mark.trio
+async def test_a_damaged_database_is_made_again_from_the_files(
+    where: int, cuts: list[CutShard], tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as store:
+        kept = await keep(store, cuts[0])
+    with (tmp_path / "shards.db").open("r+b") as file:
+        file.seek(where)
+        file.write(os.urandom(2000))
+    for again in range(2):
+        async with opened(tmp_path) as store:
+            assert await store.stored(cuts[0].cid) == kept, again
+            assert await store.outline(cuts[0].cid) == (cuts[0].outline, cuts[0].bytes)
 
 
 @pytest.mark.trio
@@ -382,15 +404,16 @@ async def test_a_database_that_fails_is_the_disk_failing(
         assert (await keep(store, cuts[2])).cid == cuts[2].cid
 
 
+@pytest.mark.parametrize("failing", ["sync_error", "names_error"])
 @pytest.mark.trio
-async def test_a_failed_fsync_is_final(cuts: list[CutShard], tmp_path: Path) -> None:
+async def test_a_failed_fsync_is_final(failing: str, cuts: list[CutShard], tmp_path: Path) -> None:
     disk = FaultyDisk()
     async with opened(tmp_path, disk) as store:
         await keep(store, cuts[2])
-        disk.sync_error = errno.EIO
+        setattr(disk, failing, errno.EIO)
         with pytest.raises(StorageFailed, match="fsync failed"):
             await keep(store, cuts[0])
-        disk.sync_error = 0
+        setattr(disk, failing, 0)
         with pytest.raises(StorageFailed, match="takes no more shards"):
             await keep(store, cuts[0])
         assert store.cids() == [cuts[2].cid]
