@@ -9,6 +9,7 @@ spoken here: hashed ids (`Qm…`, RSA) hide their key and are refused. Files are
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
@@ -17,6 +18,8 @@ from bootstrap.errors import IdentityError
 
 SEED_BYTES = 32
 SIGNATURE_BYTES = 64
+#: Keys at hand: a swarm of a thousand members fits.
+KEYS_KEPT = 4096
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _DIGITS = {letter: value for value, letter in enumerate(_ALPHABET)}
@@ -45,7 +48,13 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte Ed25519 signature (RFC 8032) over `data`."""
-        return SigningKey(self.seed).sign(data).signature
+        return _signing_key(self.seed).sign(data).signature
+
+
+@lru_cache(maxsize=KEYS_KEPT)
+def _signing_key(seed: bytes) -> SigningKey:
+    """Deriving it anew costs as much as signing."""
+    return SigningKey(seed)
 
 
 def peer_id_of(public_key: bytes) -> str:
@@ -55,6 +64,7 @@ def peer_id_of(public_key: bytes) -> str:
     return base58_encode(_PREFIX + public_key)
 
 
+@lru_cache(maxsize=KEYS_KEPT)
 def public_key_of(peer_id: str) -> bytes:
     """The public key inside a peer id. Raises IdentityError, saying what is wrong, for anything but an
     Ed25519 id.

@@ -30,6 +30,7 @@ from typing import TypeAlias
 
 from p2pnode.core import records
 from p2pnode.core.cid import DIGEST_BYTES
+from p2pnode.core.conduct import Reason
 from p2pnode.core.event import PARENTS_MAX, BadEvent, Event, Position
 from p2pnode.core.event_index import NO_ROW, EventIndex
 from p2pnode.core.forks import Fork, Forks
@@ -67,6 +68,7 @@ class Refusal:
     event_id: bytes
     source: str
     reason: str
+    fault: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +135,9 @@ class MerkleClock:
         """Blocks that otherwise admissible events wait for; sorted."""
         return self._waiting.wanted_blocks()
 
-    def refusal(self, event: Event) -> str:
-        """Why this event, of which nothing but its blocks is lacking, would be refused; empty if it would not."""
-        try:
-            self._lacking(event)
-        except BadEvent as error:
-            return error.message
-        return ""
+    def pen(self, author: str, session: bytes) -> Pen:
+        """Where that author writes next."""
+        return Pen(self, author, session)
 
     def _settle(self, queue: list[tuple[Event, str]]) -> tuple[tuple[Event, ...], tuple[Refusal, ...]]:
         added: list[Event] = []
@@ -151,7 +149,7 @@ class MerkleClock:
             try:
                 lacking = self._lacking(event)
             except BadEvent as error:
-                refused.append(Refusal(event.id, source, error.message))
+                refused.append(Refusal(event.id, source, error.message, error.fault))
                 continue
             if lacking is not None:
                 self._waiting.admit(event, source, lacking)
@@ -167,7 +165,7 @@ class MerkleClock:
         if event.kind == records.GENESIS:
             self._check_genesis(event)
         elif event.namespace != self.genesis:
-            raise BadEvent("it belongs to another swarm")
+            raise BadEvent("it belongs to another swarm", Reason.FOREIGN)
         elif not event.parents:
             raise BadEvent("it has no parents")
         past = event.past
@@ -180,9 +178,7 @@ class MerkleClock:
             return readmission
         if event.kind != records.GENESIS:
             self._check_place(event, rows)
-            self._check_entitled(event)
-        if readmission is not None and not self._forks.readmits(self._index.row(readmission), event.author):
-            raise BadEvent("what it takes up is no readmission of its author")
+            self._check_entitled(event, self._standing(event.previous))
         for block in records.blocks_of(event):
             if block not in self._blocks:
                 return block
@@ -191,36 +187,41 @@ class MerkleClock:
     def _check_genesis(self, event: Event) -> None:
         plain = not event.past and event.namespace is None and event.sequence == 0 and event.height == 1
         if event.id != self.genesis or not plain:
-            raise BadEvent("it is another swarm's genesis")
+            raise BadEvent("it is another swarm's genesis", Reason.FOREIGN)
 
     def _check_place(self, event: Event, past: Sequence[int]) -> None:
         index = self._index
         height = 1 + max(index.height[row] for row in past)
         if event.height != height:
-            raise BadEvent(f"its height is {event.height} and must be {height}")
+            raise BadEvent(f"its height is {event.height} and must be {height}", Reason.FORGED_HEIGHT)
         expected = 0
         if event.previous is not None:
             previous = index.row(event.previous)
             author, session = index.sessions[index.session[previous]]
             if author != event.author:
-                raise BadEvent("its previous event is another author's")
+                raise BadEvent("its previous event is another author's", Reason.FORGED_SEQUENCE)
             if session == event.session:
                 expected = index.sequence[previous] + 1
         if event.sequence != expected:
-            raise BadEvent(f"its sequence is {event.sequence} and must be {expected}")
+            raise BadEvent(f"its sequence is {event.sequence} and must be {expected}", Reason.FORGED_SEQUENCE)
 
-    def _check_entitled(self, event: Event) -> None:
-        standing = None
-        if event.previous is not None:
-            standing = _ROLES[self._index.standing[self._index.row(event.previous)]]
+    def _check_entitled(self, event: Event, standing: int) -> None:
+        """`standing` is its author's before it."""
         if event.kind in (records.UP, records.LEAVE) and event.object_id != event.author:
-            raise BadEvent("only a member itself says that it is up or leaves")
+            raise BadEvent("only a member itself says that it is up or leaves", Reason.NOT_ENTITLED)
         if event.kind == records.UP:
+            readmission = records.readmission_of(event)
+            if readmission is not None and not self._forks.readmits(self._index.row(readmission), event.author):
+                raise BadEvent("what it takes up is no readmission of its author", Reason.NOT_ENTITLED)
             return
-        if standing is None:
-            raise BadEvent("its author was no member when it said so")
-        if event.kind in _DEFINING and not standing.defines:
-            raise BadEvent(f"a {standing.value} may not {event.kind}")
+        role = _ROLES[standing]
+        if role is None:
+            raise BadEvent("its author was no member when it said so", Reason.NOT_ENTITLED)
+        if event.kind in _DEFINING and not role.defines:
+            raise BadEvent(f"a {role.value} may not {event.kind}", Reason.NOT_ENTITLED)
+
+    def _standing(self, event_id: bytes | None) -> int:
+        return 0 if event_id is None else self._index.standing[self._index.row(event_id)]
 
     def _insert(self, event: Event) -> None:
         index = self._index
@@ -237,7 +238,7 @@ class MerkleClock:
             session=session,
             sequence=event.sequence,
             previous=previous,
-            standing=self._standing_after(event, previous),
+            standing=_standing_after(event, self._standing(event.previous)),
             cleared=self._cleared_after(event, previous),
             past=[index.row(past) for past in event.past],
         )
@@ -261,13 +262,6 @@ class MerkleClock:
         else:
             self._forks.record(slots[sequence], row)
         self._forks.grew(self._index.author(row))
-
-    def _standing_after(self, event: Event, previous: int) -> int:
-        if event.kind == records.UP:
-            return _ROLES.index(records.read_up(event).role)
-        if event.kind == records.LEAVE or previous == NO_ROW:
-            return 0
-        return self._index.standing[previous]
 
     def _cleared_after(self, event: Event, previous: int) -> int:
         cleared = 0 if previous == NO_ROW else self._index.cleared[previous]
@@ -307,8 +301,12 @@ class MerkleClock:
         """Whether the fold takes this event: false for what is not here, and what a forked author said and nobody
         forgave.
         """
-        row = self._index.row(event.id)
-        return row != NO_ROW and self._forks.counts(row)
+        return self.ruling()(event)
+
+    def ruling(self) -> Callable[[Event], bool]:
+        """`counts` as of this moment, for a thread."""
+        find, counts = self._index.row, self._forks.ruling.counts
+        return lambda event: (row := find(event.id)) != NO_ROW and counts(row)
 
     # -- answers -------------------------------------------------------------------------------------------
 
@@ -480,3 +478,36 @@ class MerkleClock:
     def waiting(self) -> int:
         """Events that wait for their past or their blocks."""
         return len(self._waiting)
+
+
+class Pen:
+    """An author's end of the clock: where its next event stands and what it may say there.
+
+    It runs ahead of the clock, so that a group of events can be written, stored and only then added.
+    """
+
+    def __init__(self, clock: MerkleClock, author: str, session: bytes) -> None:
+        self._clock = clock
+        self.position = clock.next_position(author, session)
+        self._standing = clock._standing(self.position.previous)
+
+    def refusal(self, event: Event) -> str:
+        """Why this event at `position` would be refused, its blocks aside; empty if it would not."""
+        try:
+            records.check(event)
+            self._clock._check_entitled(event, self._standing)
+        except BadEvent as error:
+            return error.message
+        return ""
+
+    def wrote(self, event: Event) -> None:
+        """The next one follows this."""
+        self._standing = _standing_after(event, self._standing)
+        self.position = Position(event.sequence + 1, event.id, (event.id,), event.height + 1)
+
+
+def _standing_after(event: Event, before: int) -> int:
+    """An author's standing after an event, from that before it."""
+    if event.kind == records.UP:
+        return _ROLES.index(records.read_up(event).role)
+    return 0 if event.kind == records.LEAVE else before

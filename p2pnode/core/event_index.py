@@ -46,16 +46,16 @@ class EventIndex:
     def __init__(self) -> None:
         self._digests = bytearray()
         self._buckets: dict[int, bytearray] = {}
-        self._pasts = array("i")
+        self._pasts: array[int] = array("i")
         #: What `session` numbers: (author, session).
         self.sessions: list[tuple[str, bytes]] = []
-        self.height = array(_COLUMNS["height"])
-        self.session = array(_COLUMNS["session"])
-        self.sequence = array(_COLUMNS["sequence"])
-        self.previous = array(_COLUMNS["previous"])
-        self.standing = array(_COLUMNS["standing"])
-        self.cleared = array(_COLUMNS["cleared"])
-        self.past_end = array(_COLUMNS["past_end"])
+        self.height: array[int] = array(_COLUMNS["height"])
+        self.session: array[int] = array(_COLUMNS["session"])
+        self.sequence: array[int] = array(_COLUMNS["sequence"])
+        self.previous: array[int] = array(_COLUMNS["previous"])
+        self.standing: array[int] = array(_COLUMNS["standing"])
+        self.cleared: array[int] = array(_COLUMNS["cleared"])
+        self.past_end: array[int] = array(_COLUMNS["past_end"])
 
     def __len__(self) -> int:
         return len(self.height)

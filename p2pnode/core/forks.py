@@ -13,7 +13,7 @@ here before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from p2pnode.core.event_index import NO_ROW, EventIndex
 from p2pnode.core.records import Readmission
@@ -44,12 +44,26 @@ class _Reason:
     kept: frozenset[int]
 
 
-@dataclass(slots=True)
-class _Accused:
-    forks: dict[_Slot, list[int]] = field(default_factory=dict)
-    reasons: tuple[_Reason, ...] = ()
-    #: Beside each reason: the rows that count in spite of it.
-    spared: tuple[frozenset[int], ...] = ()
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What counts, as of one moment: it stays as it is, so that a thread may fold by it."""
+
+    _index: EventIndex
+    #: What `EventIndex.cleared` numbers: the rows of the readmissions that a chain took up. It only grows.
+    _cleared: list[frozenset[int]]
+    #: Forked author -> why its events may not count, and beside each reason the rows that count in spite of it.
+    _reasons: dict[str, dict[_Reason, frozenset[int]]]
+
+    def reasons_of(self, author: str) -> dict[_Reason, frozenset[int]]:
+        return self._reasons.get(author, {})
+
+    def counts(self, row: int) -> bool:
+        """Whether the fold takes the event of that row."""
+        if not self._reasons:
+            return True
+        reasons = self.reasons_of(self._index.author(row))
+        cleared = self._cleared[self._index.cleared[row]]
+        return all(row in spared or not cleared.isdisjoint(reason.forgiven_by) for reason, spared in reasons.items())
 
 
 class Forks:
@@ -57,12 +71,13 @@ class Forks:
 
     def __init__(self, index: EventIndex) -> None:
         self._index = index
-        self._accused: dict[str, _Accused] = {}
+        #: Forked author -> its forks: every branch's row, in order of arrival.
+        self._forks: dict[str, dict[_Slot, list[int]]] = {}
         #: Row of the readmit event -> (whom it readmits, what it says).
         self._readmissions: dict[int, tuple[str, Readmission]] = {}
-        #: What `EventIndex.cleared` numbers: the rows of the readmissions that a chain took up.
         self._cleared: list[frozenset[int]] = [frozenset()]
         self._stale = False
+        self._ruling = Ruling(index, self._cleared, {})
         self._rulings = 0
 
     # -- what happened ---------------------------------------------------------------------------------------
@@ -70,7 +85,7 @@ class Forks:
     def record(self, first: int, other: int) -> None:
         """`other` came to a place that `first` has."""
         author, slot = self._index.author(first), (self._index.session[first], self._index.sequence[first])
-        self._accused.setdefault(author, _Accused()).forks.setdefault(slot, [first]).append(other)
+        self._forks.setdefault(author, {}).setdefault(slot, [first]).append(other)
         self._stale = True
 
     def readmit(self, row: int, readmitted: str, said: Readmission) -> None:
@@ -80,7 +95,7 @@ class Forks:
 
     def grew(self, author: str) -> None:
         """A new event of that author is here; it may be the one that a readmission keeps."""
-        self._stale = self._stale or author in self._accused
+        self._stale = self._stale or author in self._forks
 
     def readmits(self, row: int, author: str) -> bool:
         """Whether that row is a readmission of that author."""
@@ -95,76 +110,59 @@ class Forks:
 
     # -- what follows ----------------------------------------------------------------------------------------
 
+    def of(self, author: str) -> dict[_Slot, list[int]]:
+        """The author's forks: every branch's row, in order of arrival."""
+        return self._forks.get(author, {})
+
+    def accused(self) -> list[str]:
+        """Authors with forks; sorted."""
+        return sorted(self._forks)
+
+    @property
+    def ruling(self) -> Ruling:
+        """What counts now."""
+        self._judge()
+        return self._ruling
+
     @property
     def rulings(self) -> int:
         """Grows whenever what counts may have changed: a fold made before that is out of date."""
         self._judge()
         return self._rulings
 
-    def counts(self, row: int) -> bool:
-        """Whether the fold takes the event of that row."""
-        if not self._accused:
-            return True
-        self._judge()
-        return self._is_innocent(row)
-
-    def of(self, author: str) -> dict[_Slot, list[int]]:
-        """The author's forks: every branch's row, in order of arrival."""
-        accused = self._accused.get(author)
-        return accused.forks if accused else {}
-
-    def accused(self) -> list[str]:
-        """Authors with forks; sorted."""
-        return sorted(self._accused)
-
-    def _is_innocent(self, row: int) -> bool:
-        accused = self._accused.get(self._index.author(row))
-        if accused is None:
-            return True
-        cleared = self._cleared[self._index.cleared[row]]
-        return all(
-            row in spared or not cleared.isdisjoint(reason.forgiven_by)
-            for reason, spared in zip(accused.reasons, accused.spared, strict=True)
-        )
-
     def _judge(self) -> None:
         if not self._stale:
             return
         self._stale = False
-        before = {author: accused.reasons for author, accused in self._accused.items()}
         # The least fixed point: a readmission is heard once it counts without the help of those not heard yet.
         heard: frozenset[int] = frozenset()
         while True:
-            for author, accused in self._accused.items():
-                self._weigh(author, accused, heard)
-            now = frozenset(row for row in self._readmissions if self._is_innocent(row))
+            ruling = Ruling(self._index, self._cleared, {author: self._weigh(author, heard) for author in self._forks})
+            now = frozenset(row for row in self._readmissions if ruling.counts(row))
             if now == heard:
                 break
             heard = now
-        if before != {author: accused.reasons for author, accused in self._accused.items()}:
+        if ruling != self._ruling:
+            self._ruling = ruling
             self._rulings += 1
 
-    def _weigh(self, author: str, accused: _Accused, heard: frozenset[int]) -> None:
+    def _weigh(self, author: str, heard: frozenset[int]) -> dict[_Reason, frozenset[int]]:
         index = self._index
         offered = {row: self._readmissions[row][1] for row in sorted(heard) if self.readmits(row, author)}
         #: By who forgives it: the last row before all such forks.
         before: dict[frozenset[int], int] = {}
-        for rows in accused.forks.values():
+        for rows in self._forks[author].values():
             branches = {index.id(row) for row in rows}
             forgiven_by = frozenset(row for row, said in offered.items() if branches.issubset(said.forks))
             for row in rows:
-                previous = index.previous[row]
-                before[forgiven_by] = index.common(before.get(forgiven_by, previous), previous)
-        reasons = tuple(
-            _Reason(last, forgiven_by, self._kept(author, forgiven_by))
-            for forgiven_by, last in sorted(before.items(), key=lambda found: sorted(found[0]))
-        )
-        if reasons != accused.reasons:
-            accused.reasons = reasons
-            accused.spared = tuple(
-                frozenset(row for last in {reason.before, *reason.kept} for row in index.chain(last))
-                for reason in reasons
-            )
+                last = before.setdefault(forgiven_by, index.previous[row])
+                before[forgiven_by] = index.common(last, index.previous[row])
+        reasons = [_Reason(last, forgiven_by, self._kept(author, forgiven_by)) for forgiven_by, last in before.items()]
+        known = self._ruling.reasons_of(author)
+        return {reason: known[reason] if reason in known else self._spared(reason) for reason in reasons}
+
+    def _spared(self, reason: _Reason) -> frozenset[int]:
+        return frozenset(row for last in {reason.before, *reason.kept} for row in self._index.chain(last))
 
     def _kept(self, author: str, forgiven_by: frozenset[int]) -> frozenset[int]:
         index = self._index

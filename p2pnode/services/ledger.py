@@ -1,15 +1,16 @@
 """One node's copy of the swarm's facts: the clock, the fold and the file, kept as one.
 
-Events come in as wire bytes from a peer (`take`) or are written here (`write`). Either way: checked in a
-thread, admitted by the clock, on disk, folded into the catalog, told to whoever listens, in that order; an
-own event is on disk before the clock, and so any peer, can see it. A block that a version names is fetched
-and stored before the version counts. This file knows no peers: blocks come through a callable.
+Events come in as wire bytes from a peer (`take`) or are written here (`write`, `write_many`). Either way: checked
+in a thread, admitted by the clock, on disk, folded into the catalog, told to whoever listens, in that order; an
+own event is on disk before the clock, and so any peer, can see it. Whoever writes at the same moment shares one
+commit. A block that a version names is fetched and stored before the version counts. This file knows no peers:
+blocks come through a callable.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from bootstrap.identity import SIGNATURE_BYTES, Identity
 from p2pnode.core import records
 from p2pnode.core.catalog import Catalog
 from p2pnode.core.cid import cid_text, record_cid
-from p2pnode.core.clock import MerkleClock, Outcome
+from p2pnode.core.clock import MerkleClock, Outcome, Pen
+from p2pnode.core.conduct import Reason
 from p2pnode.core.event import (
     SESSION_BYTES,
     BadEvent,
@@ -33,7 +35,7 @@ from p2pnode.core.event import (
 )
 from p2pnode.core.model import Manifest
 from p2pnode.env import Env
-from p2pnode.errors import IntegrityError, RoleError, UsageError
+from p2pnode.errors import IntegrityError, P2PNodeError, RoleError, UsageError
 from p2pnode.storage.event_log import EventLog
 
 log = structlog.get_logger(__name__)
@@ -44,6 +46,8 @@ MANIFESTS_MAX = 64
 FETCHES_MAX = 8
 #: Events admitted between two looks at the loop: some 10 ms, for lag reads as death to peers.
 SLICE_EVENTS = 256
+#: Own events in one commit: they enter the clock without a look at the loop, so some 15 ms.
+GROUP_EVENTS = 512
 #: After so many blocks that a peer did not have, the rest of its events wait for a better source.
 FETCH_FAILURES_MAX = 8
 
@@ -53,13 +57,51 @@ OnChange = Callable[[Sequence[Event]], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """What wire bytes are worth, in their order: the id of each, and the events among them that are new and signed."""
+
+    ids: tuple[bytes, ...]
+    events: tuple[Event, ...]
+    #: Ids of those that are no events, and why.
+    refused: Mapping[bytes, Reason]
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a batch, in its order: ids on disk here, ids that wait, ids refused; and what was new."""
+    """What became of a batch, in its order: ids on disk here, ids that wait, ids refused."""
 
     durable: tuple[bytes, ...]
     waiting: tuple[bytes, ...]
     refused: tuple[bytes, ...]
-    new: int
+    #: What entered the clock by it, also such as had waited for it, in the order of admission.
+    new: tuple[Event, ...]
+    #: Everything that was refused in its course: (the peer that sent it, why, how many).
+    faults: tuple[tuple[str, Reason, int], ...]
+    #: How many of them were here before.
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """An event to be written here: what it says, and the blocks that it names unless they are here already."""
+
+    kind: str
+    object_id: str
+    body: dict[str, Any]
+    blocks: Sequence[bytes] = ()
+
+
+@dataclass(eq=False, slots=True)
+class _Writing:
+    """A saying on its way."""
+
+    saying: Saying
+    event: Event | None = None
+    failure: P2PNodeError | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.failure is not None or self.event is not None
 
 
 class Ledger:
@@ -70,12 +112,16 @@ class Ledger:
         self._log = log_
         self._identity = identity
         self._session = mint_session(env.rng.token(SESSION_BYTES))
+        self._queue: list[_Writing] = []
         self._writing = trio.Lock()
         self._last_time = 0
         self._manifests: OrderedDict[bytes, Manifest | None] = OrderedDict()
         self._callbacks: list[OnChange] = []
         #: Admitted, not yet known to be on disk, in the order of admission.
         self._volatile: dict[bytes, Event] = {}
+        #: On disk, not yet in the catalog, in the order of becoming durable.
+        self._unfolded: list[Event] = []
+        self._folding = trio.Lock()
         self._clock: MerkleClock | None = None
         self._rulings_folded = 0
         self.catalog = Catalog(self.manifest)
@@ -105,7 +151,7 @@ class Ledger:
         await self._env.executor.run(self._replay, self._log.genesis, events, blocks)
 
     def _replay(self, genesis: bytes, events: Sequence[Event], blocks: Iterable[bytes]) -> None:
-        clock = MerkleClock(genesis)
+        clock = MerkleClock(genesis, self._read)
         for block in blocks:
             clock.add_block(block)
         for event in events:
@@ -116,7 +162,8 @@ class Ledger:
                 advice=self._log.advice,
             )
         self._clock = clock
-        self._refold()
+        self._rulings_folded = clock.rulings
+        self.catalog = self._fold_of(clock.ruling(), frozenset())
         # Decoding every manifest in force now, in this thread, spares the loop from doing it one by one.
         self.catalog.datasets()
 
@@ -124,17 +171,18 @@ class Ledger:
         """Belong to that swarm from now on. Raises IntegrityError if this home belongs to another one."""
         await self._log.adopt(genesis)
         if self._clock is None:
-            self._clock = MerkleClock(genesis)
+            self._clock = MerkleClock(genesis, self._read)
 
     async def found(self, name: str, *, open_swarm: bool) -> Event:
         """Begin a swarm: write its genesis event. Raises UsageError if this home belongs to one already."""
         if self._clock is not None:
             raise UsageError("This home belongs to a swarm already.")
-        event = self._compose(None, Position(), records.GENESIS, "", records.genesis_body(name, open_swarm=open_swarm))
+        saying = Saying(records.GENESIS, "", records.genesis_body(name, open_swarm=open_swarm))
+        event = self._compose(None, Position(), saying)
         await self._log.begin(event)
         await self.adopt(event.id)
-        self.clock.add(event)
-        self._fold([event])
+        self._note(self.clock.add(event))
+        await self._let_count([event])
         return event
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -144,33 +192,87 @@ class Ledger:
 
         Raises UsageError if it cannot be encoded, RoleError if this node may not say it, StorageFailed.
         """
-        stored = {record_cid(block): block for block in blocks}
-        async with self._writing:
-            clock = self.clock
-            position = clock.next_position(self._identity.peer_id, self._session)
-            event = self._compose(clock.genesis, position, kind, object_id, body)
-            refusal = clock.refusal(event)
-            if refusal:
-                raise RoleError(f"This node cannot record {kind!r}: {refusal}.")
-            for block in records.blocks_of(event):
-                if block not in stored and await self._log.block(block) is None:
-                    raise UsageError(f"Block {cid_text(block)} must be given with the event that names it.")
-            for cid, block in stored.items():
-                await self._remember(cid, block)
-            # What it stands on goes with it, if it is not on disk yet: the file never holds a child alone.
-            admitted = list(self._volatile.values())
-            await self._log.append([*admitted, event], stored)
-            # No await from here on. An event on disk that the clock missed would have its place taken by the next one:
-            # a fork by this node's own hand, which costs it its voice for good.
-            for cid in stored:
-                clock.add_block(cid)
-            self._note(clock.add(event))
-            self._let_count([*admitted, event])
-        return event
+        return (await self.write_many([Saying(kind, object_id, body, tuple(blocks))]))[0]
 
-    def _compose(
-        self, genesis: bytes | None, position: Position, kind: str, object_id: str, body: dict[str, Any]
-    ) -> Event:
+    async def write_many(self, sayings: Iterable[Saying]) -> list[Event]:
+        """Author events one after the other, in as few commits as GROUP_EVENTS allows.
+
+        Each stands for itself: raises as `write` for the first that failed, when the others are durable.
+        """
+        writings = [_Writing(saying) for saying in sayings]
+        self._queue.extend(writings)
+        try:
+            async with self._writing:
+                # Whoever gets the lock first writes for everybody who queued meanwhile, and is not cancelled halfway.
+                with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+                    while not all(writing.done for writing in writings):
+                        await self._write_group()
+        finally:
+            mine = set(map(id, writings))
+            self._queue = [writing for writing in self._queue if id(writing) not in mine]
+        for writing in writings:
+            if writing.failure is not None:
+                raise writing.failure
+        return [writing.event for writing in writings if writing.event is not None]
+
+    async def _write_group(self) -> None:
+        group = self._queue[:GROUP_EVENTS]
+        del self._queue[: len(group)]
+        try:
+            await self._write_together(group)
+        finally:
+            # Those that something unforeseen kept from being written or refused find out for themselves.
+            self._queue[:0] = [writing for writing in group if not writing.done]
+
+    async def _write_together(self, group: Sequence[_Writing]) -> None:
+        clock = self.clock
+        pen = clock.pen(self._identity.peer_id, self._session)
+        blocks, events = await self._env.executor.run(self._compose_group, group, clock.genesis, pen)
+        for cid, (_, manifest) in blocks.items():
+            self._keep(cid, manifest)
+        stored = {cid: data for cid, (data, _) in blocks.items()}
+        # What they stand on goes with them, if it is not on disk yet: the file never holds a child alone.
+        admitted = list(self._volatile.values())
+        try:
+            await self._log.append([*admitted, *events.values()], stored)
+        except P2PNodeError as error:
+            for writing in events:
+                writing.failure = error
+            return
+        # No await between the disk and the clock. An event on disk that the clock missed would have its place taken by
+        # the next one: a fork by this node's own hand, which costs it its voice for good.
+        for cid in stored:
+            self._note(clock.add_block(cid))
+        for writing, event in events.items():
+            self._note(clock.add(event))
+            writing.event = event
+        await self._let_count([*admitted, *events.values()])
+
+    def _compose_group(
+        self, group: Sequence[_Writing], genesis: bytes, pen: Pen
+    ) -> tuple[dict[bytes, tuple[bytes, Manifest | None]], dict[_Writing, Event]]:
+        """In a thread: the group's blocks (bytes and what they say), and its events, each on the one before."""
+        blocks: dict[bytes, tuple[bytes, Manifest | None]] = {}
+        events: dict[_Writing, Event] = {}
+        for writing in group:
+            given = {record_cid(block): block for block in writing.saying.blocks}
+            try:
+                event = self._compose(genesis, pen.position, writing.saying)
+                refusal = pen.refusal(event)
+                if refusal:
+                    raise RoleError(f"This node cannot record {event.kind!r}: {refusal}.")
+                for cid in records.blocks_of(event):
+                    if cid not in given and cid not in blocks and self._log.read_block(cid) is None:
+                        raise UsageError(f"Block {cid_text(cid)} must be given with the event that names it.")
+            except P2PNodeError as error:
+                writing.failure = error
+                continue
+            blocks.update((cid, (data, _decode(data))) for cid, data in given.items())
+            events[writing] = event
+            pen.wrote(event)
+        return blocks, events
+
+    def _compose(self, genesis: bytes | None, position: Position, saying: Saying) -> Event:
         self._last_time = next_time(self._env.clock.wall(), self._last_time)
         return compose(
             namespace=genesis,
@@ -178,9 +280,9 @@ class Ledger:
             session=self._session,
             position=position,
             time=self._last_time,
-            kind=kind,
-            object_id=object_id,
-            body=body,
+            kind=saying.kind,
+            object_id=saying.object_id,
+            body=saying.body,
             sign=self._identity.sign,
         )
 
@@ -191,27 +293,58 @@ class Ledger:
 
         Raises StorageFailed. Bad events are not raised but listed: the rest of the batch is as good as ever.
         """
+        checked = await self._env.executor.run(self.check, wires)
+        return await self.admit(checked, source, fetch)
+
+    def check(self, wires: Sequence[bytes]) -> Checked:
+        """What wire bytes are worth, their past aside. For a thread: 70 µs an event."""
         clock = self.clock
-        ids, events = await self._env.executor.run(_parse_new, wires, clock.__contains__)
-        refused = {event_id for event_id in ids if event_id not in clock} - {event.id for event in events}
-        before = len(clock)
-        for number, event in enumerate(events, start=1):
-            refused |= self._note(clock.add(event, source))
+        ids: list[bytes] = []
+        events: list[Event] = []
+        refused: dict[bytes, Reason] = {}
+        for wire in wires:
+            event_id = record_cid(wire[:-SIGNATURE_BYTES])
+            ids.append(event_id)
+            if event_id in clock:
+                continue
+            try:
+                events.append(parse_signed(wire))
+            except BadEvent as error:
+                refused[event_id] = error.fault
+        return Checked(tuple(ids), tuple(events), refused)
+
+    async def admit(self, checked: Checked, source: str, fetch: FetchBlock) -> Taken:
+        """Take in what was checked. Otherwise as `take`."""
+        clock = self.clock
+        fresh = {event.id for event in checked.events}
+        known = sum(event_id not in fresh and event_id not in checked.refused for event_id in checked.ids)
+        news: list[Event] = []
+        refused = dict(checked.refused)
+        faults = Counter((source, reason) for reason in refused.values())
+
+        def note(outcome: Outcome) -> None:
+            self._note(outcome)
+            news.extend(outcome.added)
+            refused.update((refusal.event_id, refusal.fault) for refusal in outcome.refused)
+            faults.update((refusal.source, refusal.fault) for refusal in outcome.refused)
+
+        for number, event in enumerate(checked.events, start=1):
+            note(clock.add(event, source))
             if number % SLICE_EVENTS == 0:
                 await trio.lowlevel.checkpoint()
-        refused |= await self._fetch_wanted(fetch)
+        await self._fetch_wanted(fetch, note)
         await self.settle()
-        known = [event_id for event_id in ids if event_id in clock]
         return Taken(
-            durable=tuple(known),
-            waiting=tuple(e for e in ids if e not in clock and e not in refused),
-            refused=tuple(e for e in ids if e in refused),
-            new=len(clock) - before,
+            durable=tuple(e for e in checked.ids if e in clock),
+            waiting=tuple(e for e in checked.ids if e not in clock and e not in refused),
+            refused=tuple(e for e in checked.ids if e in refused and e not in clock),
+            new=tuple(news),
+            faults=tuple((peer, reason, count) for (peer, reason), count in sorted(faults.items())),
+            known=known,
         )
 
-    async def _fetch_wanted(self, fetch: FetchBlock) -> set[bytes]:
-        """Fetch the blocks that events wait for, as far as the peer has them. Returns the events refused then."""
-        refused: set[bytes] = set()
+    async def _fetch_wanted(self, fetch: FetchBlock, note: Callable[[Outcome], None]) -> None:
+        """Fetch the blocks that events wait for, as far as the peer has them."""
         lacking: set[bytes] = set()
         while len(lacking) < FETCH_FAILURES_MAX:
             wanted = [cid for cid in self.clock.wanted_blocks() if cid not in lacking][:FETCHES_MAX]
@@ -231,61 +364,74 @@ class Ledger:
                     nursery.start_soon(fetch_one, cid, fetched)
             await self._log.append((), fetched)
             for cid, data in sorted(fetched.items()):
-                await self._remember(cid, data)
-                refused |= self._note(self.clock.add_block(cid))
-        return refused
+                self._keep(cid, await self._env.executor.run(_decode, data))
+                note(self.clock.add_block(cid))
 
-    def _note(self, outcome: Outcome) -> set[bytes]:
-        """Remember what entered the clock until it is on disk; returns the ids it refused."""
+    def _note(self, outcome: Outcome) -> None:
+        """Remember what entered the clock until it is on disk."""
         for event in outcome.added:
             self._volatile[event.id] = event
-        for refusal in outcome.refused:
-            log.warning(
-                "event_refused",
-                event_id=cid_text(refusal.event_id),
-                peer=refusal.source,
-                why=refusal.reason,
-            )
-        return {refusal.event_id for refusal in outcome.refused}
 
     @property
     def settled(self) -> bool:
         """Whether all that is known here is on disk and counts."""
-        return not self._volatile
+        return not self._volatile and not self._unfolded
 
     async def settle(self) -> None:
         """Make everything admitted so far durable, then let it count."""
         admitted = list(self._volatile.values())
         if admitted:
             await self._log.append(admitted)
-            self._let_count(admitted)
+        await self._let_count(admitted)
 
-    def _let_count(self, durable: Iterable[Event]) -> None:
-        # Another task may have settled the same events meanwhile; each is folded once.
-        settled = [event for event in durable if self._volatile.pop(event.id, None) is not None]
-        if settled:
-            self._fold(settled)
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def wires(self, event_ids: Sequence[bytes]) -> list[bytes]:
+        """The wire bytes of these events, which are in the clock, in that order.
+
+        Raises IntegrityError if one is damaged on disk, StorageFailed.
+        """
+        volatile = {event_id: self._volatile[event_id].wire for event_id in event_ids if event_id in self._volatile}
+        stored = iter(await self._log.wires([event_id for event_id in event_ids if event_id not in volatile]))
+        return [volatile.get(event_id) or next(stored) for event_id in event_ids]
+
+    def _read(self, event_id: bytes) -> Event:
+        event = self._volatile.get(event_id)
+        return self._log.read(event_id) if event is None else event
 
     # -- the fold --------------------------------------------------------------------------------------------
 
-    def _fold(self, events: Sequence[Event]) -> None:
-        clock = self.clock
-        if clock.rulings != self._rulings_folded:
-            for fork in clock.forks():
-                log.error("author_forked", peer=fork.author, events=[cid_text(e) for e in fork.events])
-            self._refold()
-        else:
-            for event in events:
-                if clock.counts(event):
-                    self.catalog.apply(event)
-        for callback in self._callbacks:
+    async def _let_count(self, durable: Iterable[Event]) -> None:
+        # Another task may have settled the same events meanwhile; each is folded once.
+        self._unfolded += [event for event in durable if self._volatile.pop(event.id, None) is not None]
+        if self._folding.locked() or self.clock.rulings != self._rulings_folded:
+            async with self._folding:
+                await self._fold_anew()
+        self._fold()
+
+    def _fold(self) -> None:
+        counts, events = self.clock.ruling(), self._unfolded
+        self._unfolded = []
+        for event in events:
+            if counts(event):
+                self.catalog.apply(event)
+        for callback in self._callbacks if events else ():
             callback(events)
 
-    def _refold(self) -> None:
+    async def _fold_anew(self) -> None:
+        """Events that were here before count no longer, or do now: fold everything again, in a thread."""
         clock = self.clock
-        settled = (e for e in clock.events() if clock.counts(e) and e.id not in self._volatile)
-        self.catalog = Catalog.fold(settled, self.manifest)
-        self._rulings_folded = clock.rulings
+        while clock.rulings != self._rulings_folded:
+            rulings, counts = clock.rulings, clock.ruling()
+            for fork in clock.forks():
+                log.error("author_forked", peer=fork.author, events=[cid_text(e) for e in fork.events])
+            # What becomes durable meanwhile stays in `_unfolded`; applied twice it changes nothing.
+            catalog = await self._env.executor.run(self._fold_of, counts, frozenset(self._volatile))
+            self.catalog, self._rulings_folded = catalog, rulings
+
+    def _fold_of(self, counts: Callable[[Event], bool], volatile: frozenset[bytes]) -> Catalog:
+        settled = (event for event in self.clock.events() if event.id not in volatile and counts(event))
+        return Catalog.fold(settled, self.manifest)
 
     def manifest(self, cid: bytes) -> Manifest | None:
         """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at hand."""
@@ -299,9 +445,6 @@ class Ledger:
         """A block's bytes, for a peer that wants them."""
         return await self._log.block(cid)
 
-    async def _remember(self, cid: bytes, data: bytes) -> None:
-        self._keep(cid, await self._env.executor.run(_decode, data))
-
     def _keep(self, cid: bytes, manifest: Manifest | None) -> None:
         self._manifests[cid] = manifest
         while len(self._manifests) > MANIFESTS_MAX:
@@ -313,19 +456,3 @@ def _decode(data: bytes) -> Manifest | None:
         return records.decode_manifest(data)
     except IntegrityError:
         return None
-
-
-def _parse_new(wires: Sequence[bytes], known: Callable[[bytes], bool]) -> tuple[list[bytes], list[Event]]:
-    """(the id of every wire event, those that are new and well signed). For a thread: 70 µs an event."""
-    ids: list[bytes] = []
-    events: list[Event] = []
-    for wire in wires:
-        event_id = record_cid(wire[:-SIGNATURE_BYTES])
-        ids.append(event_id)
-        if known(event_id):
-            continue
-        try:
-            events.append(parse_signed(wire))
-        except BadEvent as error:
-            log.warning("event_refused", event_id=cid_text(event_id), why=error.message)
-    return ids, events

@@ -99,7 +99,7 @@ class Syncer:
         async with self._peers.exchange(peer_id, words.METADATA, request, timeout_s=SYNC_S) as exchange:
             while isinstance(message := await _next(exchange), words.Events):
                 taken = await self._take(peer_id, message.sizes, await _payload(exchange))
-                new += taken.new
+                new += len(taken.new)
         # What another sync took in at the same time may be on its way to the disk: it counts before this one ends.
         await self._ledger.settle()
         synced = expect(message, words.Synced)

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
+from bootstrap.identity import SIGNATURE_BYTES
 from p2pnode.core.cid import cid_text, record_cid
 from p2pnode.core.event import BadEvent, Event, parse
 from p2pnode.env import Env
@@ -79,6 +80,14 @@ class EventLog:
     async def load(self) -> list[Event]:
         """Every event, parents first. Raises IntegrityError naming the first one that is damaged."""
         return await self._env.executor.run(self._guarded, self._load)
+
+    async def wires(self, event_ids: Sequence[bytes]) -> list[bytes]:
+        """The wire bytes of these events, which are here, in that order. Raises IntegrityError if one is damaged."""
+        return await self._env.executor.run(self._guarded, self._wires, event_ids)
+
+    def read(self, event_id: bytes) -> Event:
+        """One event, for callers that are in a thread already or need one at once. It blocks. Raises as `wires`."""
+        return parse(self._guarded(self._wire, event_id))
 
     async def block_ids(self) -> list[bytes]:
         """Content ids of every block here, sorted."""
@@ -209,6 +218,18 @@ class EventLog:
                 raise self._damaged(place, "its bytes have changed")
             events.append(event)
         return events
+
+    def _wires(self, event_ids: Sequence[bytes]) -> list[bytes]:
+        return [self._wire(event_id) for event_id in event_ids]
+
+    def _wire(self, event_id: bytes) -> bytes:
+        row = self._reading().execute("SELECT place, wire, seal FROM events WHERE id = ?", (event_id,)).fetchone()
+        if row is None:
+            raise self._damaged(0, f"{cid_text(event_id)} is gone")
+        place, wire, seal = row
+        if record_cid(wire[:-SIGNATURE_BYTES]) != event_id or _seal(wire) != seal:
+            raise self._damaged(place, "its bytes have changed")
+        return wire
 
     def _block_ids(self) -> list[bytes]:
         return [row[0] for row in self._reading().execute("SELECT id FROM blocks ORDER BY id")]

@@ -4,14 +4,16 @@ import sqlite3
 
 import pytest
 import trio
+import trio.testing
 
 from bootstrap.identity import Identity
 from p2pnode.core import records
 from p2pnode.core.cid import record_cid
+from p2pnode.core.conduct import Reason
 from p2pnode.core.model import Manifest, Member, NodeRole
 from p2pnode.env import Env
-from p2pnode.errors import IntegrityError, StorageFailed, UsageError
-from p2pnode.services.ledger import Ledger
+from p2pnode.errors import IntegrityError, RoleError, StorageFailed, UsageError
+from p2pnode.services.ledger import Ledger, Saying
 from p2pnode.storage.event_log import EventLog
 
 pytestmark = pytest.mark.trio
@@ -248,3 +250,171 @@ async def test_before_there_is_a_swarm_there_is_no_clock(tmp_path):
     assert ledger.genesis is None
     with pytest.raises(UsageError):
         await ledger.write("note", "", {})
+
+
+# -- many at once --------------------------------------------------------------------------------------------------
+
+
+async def test_many_are_one_commit_and_each_stands_on_the_one_before(tmp_path, monkeypatch):
+    ledger, log = await founded(tmp_path / "a")
+    appends = []
+    append = log.append
+
+    async def counted(events, blocks=None):
+        appends.append(len(list(events)))
+        await append(events, blocks)
+
+    monkeypatch.setattr(log, "append", counted)
+    events = await ledger.write_many(Saying("note", "", {"n": n}) for n in range(700))
+    assert appends == [512, 188]
+    assert [event.previous for event in events[1:]] == [event.id for event in events[:-1]]
+    assert ledger.clock.heads() == [events[-1].id]
+    before = summary(ledger)
+    await log.close()
+    again, log = await opened(tmp_path / "a")
+    assert summary(again) == before
+    assert [event.id for event in await log.load()][-700:] == [event.id for event in events]
+    await log.close()
+
+
+async def test_who_writes_at_the_same_moment_shares_a_commit(tmp_path, monkeypatch):
+    ledger, log = await founded(tmp_path / "a")
+    appends = []
+    append = log.append
+
+    async def counted(events, blocks=None):
+        appends.append(len(list(events)))
+        await append(events, blocks)
+
+    monkeypatch.setattr(log, "append", counted)
+    async with trio.open_nursery() as nursery:
+        for n in range(50):
+            nursery.start_soon(ledger.write, "note", "", {"n": n})
+    assert sum(appends) == 50
+    assert len(appends) <= 2
+    assert len(ledger.clock) == 52
+
+
+async def test_one_that_may_not_be_written_takes_no_other_with_it(tmp_path):
+    ledger, _ = await founded(tmp_path / "a")
+    peer_id = ledger._identity.peer_id
+    worker = records.up_body(Member(peer_id, "first", NodeRole.WORKER))
+    define = records.define_body(records.Definition("flights"))
+    absent = records.version_body(records.Version(record_cid(b"no such block")))
+    sayings = [
+        Saying("note", "", {"n": 1}),
+        Saying("note", "", {"too": "long" * 20_000}),
+        Saying(records.VERSION, "ds-1", absent),
+        Saying(records.UP, peer_id, worker),
+        Saying(records.DEFINE, "ds-1", define),
+        Saying("note", "", {"n": 2}),
+    ]
+    with pytest.raises(UsageError, match="must be given"):
+        await ledger.write_many(sayings[2:3])
+    before = len(ledger.clock)
+    with pytest.raises(UsageError, match="into a block"):
+        await ledger.write_many(sayings)
+    assert len(ledger.clock) == before + 3
+    with pytest.raises(RoleError, match="worker may not define"):
+        await ledger.write_many(sayings[4:])
+    assert ledger.clock.forks() == []
+    assert ledger.catalog.member(peer_id).role is NodeRole.WORKER
+
+
+async def test_a_cancelled_write_that_had_not_begun_is_not_written(tmp_path, monkeypatch):
+    ledger, log = await founded(tmp_path / "a")
+    begun, go_on = trio.Event(), trio.Event()
+    append = log.append
+
+    async def slow(events, blocks=None):
+        begun.set()
+        await go_on.wait()
+        await append(events, blocks)
+
+    monkeypatch.setattr(log, "append", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ledger.write, "note", "", {"n": "first"})
+        await begun.wait()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ledger.write("note", "", {"n": "cancelled"})
+        assert scope.cancelled_caught
+        go_on.set()
+    event = await ledger.write("note", "", {"n": "last"})
+    assert [e.body.get("n") for e in ledger.clock.events()][-2:] == ["first", "last"]
+    assert event.sequence == 3
+
+
+async def test_a_block_that_an_own_event_brings_lets_others_in_for_good(tmp_path):
+    first, _ = await founded(tmp_path / "a")
+    second, log = await joined(tmp_path / "b", 2, first)
+    await up(second, "second")
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    body = records.version_body(records.Version(record_cid(block)))
+    theirs = await first.write(records.VERSION, "ds-1", body, [block])
+    taken = await second.take([theirs.wire], "first", no_block)
+    assert taken.waiting == (theirs.id,)
+    await second.write(records.VERSION, "ds-1", body, [block])
+    await second.settle()
+    assert theirs.id in {event.id for event in await log.load()}
+    assert theirs.id in {event_id for event_id, _ in second.catalog.versions("ds-1")}
+
+
+async def test_what_was_taken_tells_what_is_new_and_who_is_to_blame(tmp_path):
+    first, _ = await founded(tmp_path / "a")
+    second, _ = await joined(tmp_path / "b", 2, first)
+    note, other = [await first.write("note", "", {"n": n}) for n in range(2)]
+    taken = await second.take([other.wire], "somebody", no_block)
+    assert (taken.new, taken.waiting, taken.known) == ((), (other.id,), 0)
+    forged = note.encoded + bytes(64)
+    taken = await second.take([forged, b"no event at all", note.wire], "first", no_block)
+    assert taken.new == (note, other)
+    assert taken.faults == (("first", Reason.BAD_SIGNATURE, 1), ("first", Reason.MALFORMED, 1))
+    taken = await second.take([note.wire, other.wire], "first", no_block)
+    assert (taken.new, taken.known, taken.durable) == ((), 2, (note.id, other.id))
+
+
+async def test_wires_come_in_the_order_asked_for_from_memory_and_from_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("p2pnode.core.clock.EVENTS_KEPT", 2)
+    ledger, _ = await founded(tmp_path / "a")
+    events = await ledger.write_many(Saying("note", "", {"n": n}) for n in range(9))
+    wanted = [events[n] for n in (7, 0, 8, 3)]
+    assert await ledger.wires([event.id for event in wanted]) == [event.wire for event in wanted]
+    assert ledger.clock.get(events[0].id) == events[0]
+
+
+async def test_a_fork_found_folds_anew_off_the_loop_and_loses_nothing_that_comes_meanwhile(tmp_path, monkeypatch):
+    first, _ = await founded(tmp_path / "a")
+    other = Ledger(first._env, await EventLog.open(first._env, tmp_path / "c"), first._identity)
+    other._session = first._session
+    await other.open()
+    await other.adopt(first.genesis)
+    await other.take([e.wire for e in first.clock.events()], "first", no_block)
+    await first.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    fork = await other.write(records.DEFINE, "ds-2", records.define_body(records.Definition("trains")))
+    third, _ = await joined(tmp_path / "b", 2, first)
+    await up(third, "third")
+    assert third.catalog.dataset("flights") is not None
+    folded_in, begun, go_on = [], trio.Event(), trio.Event()
+    run = third._env.executor.run
+
+    class Slow:
+        async def run(self, work, *args):
+            if work == third._fold_of:
+                begun.set()
+                await go_on.wait()
+            return await run(work, *args)
+
+    object.__setattr__(third._env, "executor", Slow())
+    third.on_change(folded_in.extend)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(third.take, [fork.wire], "first", no_block)
+        await begun.wait()
+        nursery.start_soon(third.write, records.DEFINE, "ds-3", records.define_body(records.Definition("ships")))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        go_on.set()
+    assert third.catalog.dataset("flights") is None
+    assert third.catalog.dataset("trains") is None
+    assert third.catalog.dataset("ships") is not None
+    assert {event.kind for event in folded_in} == {records.DEFINE}
+    assert third.settled
