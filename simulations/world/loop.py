@@ -1,0 +1,173 @@
+"""A trio loop in virtual time: it never waits, and it does the same things in the same order every time.
+
+The clock is MockClock(autojump_threshold=0) in every respect that a program can see: when nobody can run, time jumps
+to the next deadline. It is one of our own because it also keeps the world's agenda (deliveries, work that ends): an
+entry there costs a quarter of what a task that sleeps does, and a simulated swarm does little else.
+
+trio's scheduler shuffles whoever can run at one moment. Here that is drawn from the seed, by trio's own private
+means, which are asserted to be there: an equal digest does not prove that they work. Garbage is collected at set
+virtual times only, so that what collecting does (ending abandoned generators) falls where it fell before.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from math import inf
+from traceback import format_exc
+from typing import Any, TypeVar
+
+import structlog
+import trio
+
+from p2pnode.env.together import telling
+from simulations.world.chance import stream
+
+T = TypeVar("T")
+
+#: Virtual seconds between two collections of garbage.
+COLLECT_S = 30.0
+#: Logged errors kept, and lines of any level when they are wanted.
+ERRORS_MAX, LINES_MAX = 100, 5_000
+
+_ERROR, _DEBUG = 40, 10
+
+
+class Stillness(RuntimeError):
+    """Nothing is due and nobody can run: the world would stand still for ever."""
+
+
+class VirtualClock(trio.abc.Clock):
+    """Time that passes only when there is nothing left to do at the present moment. Starts at 0.0."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._agenda: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._entries = 0
+
+    def start_clock(self) -> None:
+        """trio's loop begins. Nothing to do."""
+
+    def current_time(self) -> float:
+        return self._now
+
+    def at(self, when: float, act: Callable[..., object], *args: Any) -> None:
+        """Call `act(*args)`, which must not block, at that virtual time (now, if it is past), in order of entry."""
+        self._entries += 1
+        heapq.heappush(self._agenda, (when, self._entries, act, args))
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Asked by trio's loop when no task can run: jump to what is due first. Raises Stillness if nothing is."""
+        agenda = self._agenda
+        if agenda and agenda[0][0] <= deadline:
+            now = self._now = max(self._now, agenda[0][0])
+            while agenda and agenda[0][0] <= now:
+                _, _, act, args = heapq.heappop(agenda)
+                act(*args)
+        elif deadline == inf:
+            raise Stillness("nothing is due and nobody can run")
+        elif deadline > self._now:
+            self._now = deadline
+        return 0.0
+
+
+@dataclass(slots=True)
+class Logged:
+    """What the program logged: (virtual time, host, event, fields). Errors always, the rest when it is wanted."""
+
+    verbose: bool
+    errors: list[tuple[float, str, str, dict[str, Any]]] = field(default_factory=list)
+    lines: deque[tuple[float, str, str, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=LINES_MAX))
+
+    def take(self, _logger: object, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        """structlog's last processor: keep it, write nothing."""
+        if fields.pop("exc_info", None):
+            fields["traceback"] = format_exc()
+        line = (trio.current_time(), HOST.get(), str(fields.pop("event")), dict(fields))
+        if level in ("error", "exception", "critical") and len(self.errors) < ERRORS_MAX:
+            self.errors.append(line)
+        if self.verbose:
+            self.lines.append(line)
+        raise structlog.DropEvent
+
+
+#: The machine on which the present task runs, for the log.
+HOST: ContextVar[str] = ContextVar("HOST", default="")
+#: What is logged in this run.
+LOGGED: ContextVar[Logged] = ContextVar("LOGGED")
+#: This run's clock, for its agenda.
+CLOCK: ContextVar[VirtualClock] = ContextVar("CLOCK")
+
+
+def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, seed: int, verbose: bool = False) -> T:
+    """Run `main(*args)` in virtual time, from 0.0 on, its chance drawn from `seed`; what it returns.
+
+    What it raises leaves as it was raised: of a group the most telling leaf. Nothing in it may use threads or
+    sockets: time does not wait for them.
+    """
+    clock, logged = VirtualClock(), Logged(verbose)
+
+    async def begin() -> T:
+        CLOCK.set(clock)
+        LOGGED.set(logged)
+        clock.at(COLLECT_S, _collect, clock)
+        return await main(*args)
+
+    with _logging_to(logged), _seeded(seed), _collecting_by_hand():
+        try:
+            return trio.run(begin, clock=clock)
+        except BaseExceptionGroup as group:
+            raise telling(group) from group
+
+
+@contextmanager
+def _logging_to(logged: Logged) -> Iterator[None]:
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[logged.take],
+        wrapper_class=structlog.make_filtering_bound_logger(_DEBUG if logged.verbose else _ERROR),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """trio's scheduler draws from the seed. There is no public way (python-trio/trio#2675)."""
+    core = trio._core._run  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(core._r, random.Random)
+    assert core._ALLOW_DETERMINISTIC_SCHEDULING in (True, False)
+    chance, before = core._r, core._ALLOW_DETERMINISTIC_SCHEDULING
+    core._r, core._ALLOW_DETERMINISTIC_SCHEDULING = stream(seed, "scheduler"), True
+    try:
+        yield
+    finally:
+        core._r, core._ALLOW_DETERMINISTIC_SCHEDULING = chance, before
+
+
+@contextmanager
+def _collecting_by_hand() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # what was there before is nobody's garbage now
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _collect(clock: VirtualClock) -> None:
+    gc.collect()
+    clock.at(clock.current_time() + COLLECT_S, _collect, clock)

@@ -1,0 +1,95 @@
+"""A whole world in one process: machines, the network between them, the trace of what happens, all from one seed.
+
+    async def story() -> str:
+        async with open_world(seed=7) as world:
+            first = world.add("n0")
+            await first.start()
+            ...
+            return world.trace.digest()
+
+    run_virtual(story, seed=7)
+
+Every node is a real `p2pnode.node.Node`; only what `p2pnode.env` stands for is simulated. This package refuses to
+say what should happen and what must hold: `plan`, `workload` and `checks` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from p2pnode.core.model import NodeRole
+from p2pnode.core.settings import Settings
+from p2pnode.env import Rng
+from p2pnode.env.together import one_failure
+from simulations.world.chance import stream
+from simulations.world.host import Host
+from simulations.world.loop import CLOCK, LOGGED
+from simulations.world.network import SimNetwork
+from simulations.world.trace import Trace
+
+PORT = 4001
+
+
+class World:
+    """Made by `open_world`."""
+
+    def __init__(self, seed: int, nursery: trio.Nursery) -> None:
+        self.seed = seed
+        self.nursery = nursery
+        self.clock = CLOCK.get()
+        self.logged = LOGGED.get()
+        self.trace = Trace(self.clock.current_time, readable=self.logged.verbose)
+        self.network = SimNetwork(seed, self.clock, self.trace)
+        #: By name, in the order in which they were added.
+        self.hosts: dict[str, Host] = {}
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the world began."""
+        return self.clock.current_time()
+
+    @property
+    def errors(self) -> list[tuple[float, str, str, dict[str, Any]]]:
+        """What nodes logged as errors: (virtual time, host, event, fields)."""
+        return self.logged.errors
+
+    def rng(self, *purpose: object) -> Rng:
+        """The seed's generator for one purpose; see `chance.stream`."""
+        return stream(self.seed, *purpose)
+
+    def add(
+        self, name: str, role: NodeRole = NodeRole.HYBRID, *, bootstrap: Iterable[Host] = (), **settings: Any
+    ) -> Host:
+        """A new machine, not started. `settings` are fields of `Settings` that shall differ from a plain node's."""
+        number = len(self.hosts)
+        plain = Settings(
+            home=Path("/home") / name,
+            node_id=name,
+            role=role,
+            listen=(f"/ip4/10.{number >> 16}.{number >> 8 & 255}.{number & 255}/tcp/{PORT}",),
+            bootstrap=tuple(f"{host.address}/p2p/{host.peer_id}" for host in bootstrap),
+            open_swarm=True,
+        )
+        host = self.hosts[name] = Host(self, replace(plain, **settings))
+        return host
+
+
+@asynccontextmanager
+async def open_world(seed: int) -> AsyncIterator[World]:
+    """A world without machines; leaving it switches off whatever runs. Only inside `run_virtual`."""
+    with one_failure():
+        async with trio.open_nursery() as nursery:
+            world = World(seed, nursery)
+            try:
+                yield world
+            finally:
+                with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+                    for host in world.hosts.values():
+                        await host.crash()
+                nursery.cancel_scope.cancel()
