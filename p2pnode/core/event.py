@@ -10,7 +10,7 @@ means, in `catalog`.
 
 A byte string that has the form of a content id *is* a link (libipld encodes it so); sessions therefore
 carry a first bit that no content id has, and a payload holds no bytes that another reader might take for one
-(`_check_values`), nor more levels than any reader can follow.
+(`check_values`), nor more levels than any reader can follow.
 """
 
 from __future__ import annotations
@@ -237,6 +237,25 @@ def is_link(value: object) -> bool:
     return type(value) is bytes and len(value) == CID_BYTES and value.startswith(_LINK_PREFIX)
 
 
+def check_values(body: dict[str, Any]) -> None:
+    """Refuse what two readers may read differently: deep nesting, and bytes that look like a link and are none of ours.
+
+    What begins as a CID does (version 1, or version 0) has to be one of ours, whole; that is then a link. Raises
+    BadEvent.
+    """
+    pending: list[tuple[Any, int]] = [(body, 1)]
+    while pending:
+        value, depth = pending.pop()
+        if type(value) is bytes:
+            if value[:1] == b"\x01" or (len(value) == _OLD_CID_BYTES and value.startswith(_OLD_CID_PREFIX)):
+                _check_link(value)
+        elif depth > DEPTH_MAX:
+            raise BadEvent(f"it nests deeper than {DEPTH_MAX} levels")
+        else:
+            inner = value.values() if type(value) is dict else value
+            pending.extend((one, depth + 1) for one in inner if type(one) in (bytes, dict, list))
+
+
 def _check_fields(fields: dict[str, Any], encoded_bytes: int) -> None:
     for name in ("q", "h", "t"):
         if type(fields[name]) is not int or not 0 <= fields[name] <= _NUMBER_MAX:
@@ -264,27 +283,9 @@ def _check_fields(fields: dict[str, Any], encoded_bytes: int) -> None:
         raise BadEvent(f"field a: {error}") from error
     if type(body) is not dict:
         raise BadEvent("field b is no map")
-    _check_values(body)
+    check_values(body)
     if encoded_bytes > PAYLOAD_BYTES_MAX and len(libipld.encode_dag_cbor(body)) > PAYLOAD_BYTES_MAX:
         raise BadEvent(f"the payload is longer than {PAYLOAD_BYTES_MAX} bytes; put it into a block", Reason.OVERSIZED)
-
-
-def _check_values(body: dict[str, Any]) -> None:
-    """Refuse what two readers may read differently: deep nesting, and bytes that look like a link and are none of ours.
-
-    What begins as a CID does (version 1, or version 0) has to be one of ours, whole; that is then a link.
-    """
-    pending: list[tuple[Any, int]] = [(body, 1)]
-    while pending:
-        value, depth = pending.pop()
-        if type(value) is bytes:
-            if value[:1] == b"\x01" or (len(value) == _OLD_CID_BYTES and value.startswith(_OLD_CID_PREFIX)):
-                _check_link(value)
-        elif depth > DEPTH_MAX:
-            raise BadEvent(f"the payload nests deeper than {DEPTH_MAX} levels")
-        else:
-            inner = value.values() if type(value) is dict else value
-            pending.extend((one, depth + 1) for one in inner if type(one) in (bytes, dict, list))
 
 
 def _check_link(value: bytes) -> None:

@@ -24,7 +24,7 @@ import libipld
 
 from p2pnode.core.cid import BadContentId, check_cid
 from p2pnode.core.conduct import Reason
-from p2pnode.core.event import BadEvent, Event, is_link
+from p2pnode.core.event import BadEvent, Event, check_values, is_link
 from p2pnode.core.model import Column, ColumnStats, Manifest, Member, NodeRole, Scalar, ShardEntry
 from p2pnode.errors import IntegrityError, UsageError
 
@@ -278,28 +278,40 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(data: bytes) -> Manifest:
-    """The manifest of a block whose content id was checked already. Raises IntegrityError."""
+    """The manifest of a block whose content id was checked already.
+
+    Raises IntegrityError. Whether a block reads decides what a dataset amounts to, so one spelling reads and no other,
+    at every reader alike.
+    """
     try:
         fields = libipld.decode_dag_cbor(data)
-        if type(fields) is not dict or fields.get("v") != MANIFEST_FORMAT:
+        if type(fields) is not dict or _count(fields.get("v")) != MANIFEST_FORMAT:
             raise BadPayload("not a manifest of a known format")
+        check_values({name: value for name, value in fields.items() if name != "shards"})
+        if libipld.encode_dag_cbor(fields) != data:
+            raise BadPayload("not in its canonical form")
         base = fields["base"]
         return Manifest(
             dataset_id=_text(fields, "dataset", NAME_CHARS_MAX, least=1),
             format=_text(fields, "format", 16, least=1),
             schema=_field(fields, "schema", bytes),
-            columns=tuple(Column(_is(name, str), _is(kind, str)) for name, kind in fields["columns"]),
-            shards=tuple(_shard(entry) for entry in fields["shards"]),
+            columns=tuple(_column(entry) for entry in _field(fields, "columns", list)),
+            shards=tuple(_shard(entry) for entry in _field(fields, "shards", list)),
             replicas=_count(fields["replicas"]),
             policy=_field(fields, "policy", dict),
             base=None if base is None else check_cid(_is(base, bytes)),
         )
-    except (ValueError, TypeError, KeyError, RecursionError, BadContentId) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, BadContentId, BadEvent) as error:
         raise IntegrityError(f"A block is no manifest: {error}") from error
 
 
+def _column(entry: Any) -> Column:
+    name, kind = _is(entry, list)
+    return Column(_is(name, str), _is(kind, str))
+
+
 def _shard(entry: Any) -> ShardEntry:
-    cid, rows, size, stats = entry
+    cid, rows, size, stats = _is(entry, list)
     return ShardEntry(
         cid=check_cid(_is(cid, bytes)),
         rows=_count(rows),
@@ -319,7 +331,7 @@ def read_stats(plain: Any) -> dict[str, ColumnStats]:
 
 
 def _column_stats(values: Any) -> ColumnStats:
-    nulls, low, high = values
+    nulls, low, high = _is(values, list)
     return ColumnStats(_count(nulls), _scalar(low), _scalar(high))
 
 

@@ -214,7 +214,7 @@ def test_bytes_that_could_be_taken_for_a_link_are_refused(value):
 @given(st.binary(max_size=80))
 def test_what_passes_as_plain_bytes_is_no_link_to_any_reader(value):
     try:
-        event = an_event({"x": value})
+        an_event({"x": value})
     except UsageError:
         assert value[:1] == b"\x01" or value[:2] == b"\x12\x20"
         return

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from p2pnode.core import records
 from p2pnode.core.clock import MerkleClock
-from p2pnode.core.event import BadEvent
+from p2pnode.core.event import DEPTH_MAX, BadEvent
 from p2pnode.core.model import Column, ColumnStats, Manifest, Member, NodeRole, ShardEntry
 from p2pnode.errors import IntegrityError, UsageError
 
@@ -86,6 +86,14 @@ def test_a_policy_that_is_no_plain_data_is_the_callers_mistake():
         ("schema", "text"),
         ("columns", [["a"]]),
         ("columns", [["a", 1]]),
+        ("columns", ["ab"]),
+        ("columns", {"ab": 1}),
+        ("v", True),
+        ("shards", b""),
+        ("shards", [[CID, 1, 1, {"a": {"0": 1, "1": 1, "2": 1}}]]),
+        ("schema", b"\x01\x55\x00\x00"),
+        ("policy", {"x": b"\x01"}),
+        ("newer", b"\x01"),
         ("shards", [[CID, 1]]),
         ("shards", [[CID, -1, 1, {}]]),
         ("shards", [[b"short", 1, 1, {}]]),
@@ -100,6 +108,22 @@ def test_a_block_with_a_wrong_field_is_no_manifest(name, value):
     fields[name] = value
     with pytest.raises(IntegrityError):
         records.decode_manifest(libipld.encode_dag_cbor(fields))
+
+
+def test_a_second_spelling_of_a_manifest_is_no_manifest():
+    block = records.encode_manifest(MANIFEST)
+    assert records.decode_manifest(block) == MANIFEST
+    assert block.endswith(b"hreplicas\x02")
+    with pytest.raises(IntegrityError, match="canonical"):
+        records.decode_manifest(block[:-1] + b"\x18\x02")
+
+
+def test_a_deep_policy_is_refused_at_the_same_depth_everywhere():
+    deep = {"x": []}
+    for _ in range(DEPTH_MAX):
+        deep = {"x": deep}
+    with pytest.raises(IntegrityError, match="nests deeper"):
+        records.decode_manifest(records.encode_manifest(replace(MANIFEST, policy=deep)))
 
 
 @given(st.binary(max_size=200))
