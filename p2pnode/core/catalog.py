@@ -228,7 +228,7 @@ class Catalog:
         return next((manifest for manifest in unions if manifest is not None), None)
 
     def digest(self) -> bytes:
-        """32 bytes that are equal for equal states."""
+        """32 bytes that are equal for equal states; protocols/SPEC.md tells what they are the hash of."""
         members = [
             [
                 m.peer_id,
@@ -239,17 +239,17 @@ class Catalog:
                 m.left,
                 m.down,
                 m.up,
-                *m.addresses,
-                *m.capabilities,
+                list(m.addresses),
+                list(m.capabilities),
             ]
             for m in self.everyone()
         ]
-        datasets = [
-            [r.dataset_id, r.name, r.description, r.schema, r.version, *r.siblings, *self.tips(r.dataset_id)]
-            for r in self.datasets()
-        ]
         owners = {name: self._owner(name) for name in sorted(self._claims)}
         names = [[name, owner.dataset_id] for name, owner in owners.items() if owner is not None]
+        datasets = [
+            [r.dataset_id, r.name, r.description, r.schema, r.version, list(r.siblings), list(self.tips(r.dataset_id))]
+            for r in self.datasets()
+        ]
         return hashlib.sha256(libipld.encode_dag_cbor([members, names, datasets])).digest()
 
     def _record(self, dataset: _Dataset) -> DatasetRecord:
