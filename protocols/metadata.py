@@ -1,8 +1,8 @@
 """The metadata protocol: who is here, and what everybody knows.
 
 Hello opens every relation (genesis, version, role, addresses). Peers spread by exchange of records; facts
-spread as signed events by version-vector sync and by pushed batches. A client, which authors nothing,
-proposes. This file refuses bulk bytes: shards travel by `shard_transfer`.
+spread as signed events, by comparing what both sides have and by pushed batches. A client, which authors
+nothing, proposes. This file refuses bulk bytes: shards travel by `shard_transfer`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,14 @@ EVENTS_MAX = 1024
 EVENTS_BYTES_MAX = 4 << 20
 #: Blocks (manifests) beside them: a manifest of 100,000 shards with statistics is about 20 MiB.
 BLOCK_BYTES_MAX = 32 << 20
-#: (author, session) pairs in a version vector: 82 bytes each, 0.64 MiB in all, so that a Sync fits a header.
-AUTHORS_MAX = 8192
+#: Heads in a sync. A node with more names none, and its leaves are compared.
+HEADS_MAX = 32
+#: Bytes of one event's id in a payload: its digest alone, for the rest of all ids is the same.
+ID_BYTES = 32
+#: Bytes of event ids in one payload: 8,192 of them.
+IDS_BYTES_MAX = 256 << 10
+#: Buckets that authors are sorted into, a power of two: a digest of 8 bytes each.
+BUCKETS_MAX = 1024
 
 Role = Annotated[str, msgspec.Meta(max_length=16)]
 Addresses = Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES_MAX)]
@@ -46,6 +52,8 @@ Genesis = Annotated[bytes, msgspec.Meta(max_length=64)]
 Fingerprint = Annotated[bytes, msgspec.Meta(max_length=32)]
 Sizes = Annotated[list[Count], msgspec.Meta(max_length=EVENTS_MAX)]
 EventIds = Annotated[list[ContentId], msgspec.Meta(max_length=EVENTS_MAX)]
+#: Fresh random bytes, so that nobody can choose who shares a bucket with him.
+Salt = Annotated[bytes, msgspec.Meta(max_length=16)]
 
 
 class PeerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -81,24 +89,16 @@ class Welcome(Message, frozen=True, tag="welcome"):
     peers: PeerRecords = msgspec.field(default_factory=list)
 
 
-class AuthorMark(msgspec.Struct, frozen=True, array_like=True):
-    """How far one author's session is known: events 0..next-1."""
-
-    author: PeerId
-    session: Annotated[bytes, msgspec.Meta(max_length=16)]
-    next: Count
-
-
-Marks = Annotated[list[AuthorMark], msgspec.Meta(max_length=AUTHORS_MAX)]
-
-
 class Sync(Message, frozen=True, tag="sync"):
-    """What I have. Equal count and fingerprint end it in one answer; else the answer streams what I lack."""
+    """What I have. One answer if that is the same; what lies beyond my heads if they are known; else `differs`.
+
+    `heads` is empty from a newcomer, and from a node with more than HEADS_MAX.
+    """
 
     genesis: Genesis
     count: Count
     fingerprint: Fingerprint
-    marks: Marks = msgspec.field(default_factory=list)
+    heads: Annotated[list[ContentId], msgspec.Meta(max_length=HEADS_MAX)] = msgspec.field(default_factory=list)
 
 
 class Events(Message, frozen=True, tag="events"):
@@ -108,11 +108,49 @@ class Events(Message, frozen=True, tag="events"):
 
 
 class Synced(Message, frozen=True, tag="synced"):
-    """The end of a sync: what the answerer has, so that the asker can push back what the answerer lacks."""
+    """The end of the events asked for, and what the answerer has."""
 
     count: Count
     fingerprint: Fingerprint
-    marks: Marks = msgspec.field(default_factory=list)
+
+
+class Differs(Message, frozen=True, tag="differs"):
+    """Some of your heads are unknown here. My heads, and a digest of the leaves in each bucket of authors."""
+
+    count: Count
+    fingerprint: Fingerprint
+    heads: Annotated[list[ContentId], msgspec.Meta(max_length=HEADS_MAX)]
+    salt: Salt
+    digests: Annotated[bytes, msgspec.Meta(max_length=8 * BUCKETS_MAX)]
+
+
+class Group(msgspec.Struct, frozen=True, array_like=True):
+    """One bucket, and how many of the ids in the payload are leaves in it."""
+
+    bucket: Annotated[int, msgspec.Meta(ge=0, le=BUCKETS_MAX - 1)]
+    leaves: Count
+
+
+class Compare(Message, frozen=True, tag="compare"):
+    """My leaves in the buckets that differ, group by group, and after them events of mine that you may know."""
+
+    salt: Salt = b""
+    #: log₂ of the number of buckets.
+    bits: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
+    groups: Annotated[list[Group], msgspec.Meta(max_length=BUCKETS_MAX)] = msgspec.field(default_factory=list)
+
+
+class Compared(Message, frozen=True, tag="compared"):
+    """A bit for each id asked after, set if it is known; `others` cuts the payload, my other leaves, by group."""
+
+    known: Annotated[bytes, msgspec.Meta(max_length=IDS_BYTES_MAX // ID_BYTES // 8)]
+    others: Annotated[list[Count], msgspec.Meta(max_length=BUCKETS_MAX)] = msgspec.field(default_factory=list)
+
+
+class WantEvents(Message, frozen=True, tag="want_events"):
+    """The chains that end in the first `wanted` ids of the payload, without those that end in the other ids."""
+
+    wanted: Count
 
 
 class Push(Message, frozen=True, tag="push"):
@@ -175,7 +213,19 @@ METADATA = ProtocolSpec(
     PROTOCOL_ID,
     (
         Verb(Hello, final=(Welcome,)),
-        Verb(Sync, replies=(Events,), final=(Synced,), payload_max=((Events, EVENTS_BYTES_MAX),)),
+        Verb(Sync, replies=(Events,), final=(Synced, Differs), payload_max=((Events, EVENTS_BYTES_MAX),)),
+        Verb(
+            Compare,
+            replies=(Events,),
+            final=(Compared,),
+            payload_max=((Compare, IDS_BYTES_MAX), (Events, EVENTS_BYTES_MAX), (Compared, IDS_BYTES_MAX)),
+        ),
+        Verb(
+            WantEvents,
+            replies=(Events,),
+            final=(Synced,),
+            payload_max=((WantEvents, 2 * IDS_BYTES_MAX), (Events, EVENTS_BYTES_MAX)),
+        ),
         Verb(Push, final=(Stored,), payload_max=((Push, EVENTS_BYTES_MAX),)),
         Verb(WantBlock, final=(Block,), payload_max=((Block, BLOCK_BYTES_MAX),)),
         Verb(Propose, final=(Accepted,), payload_max=((Propose, BLOCK_BYTES_MAX), (Accepted, BLOCK_BYTES_MAX))),

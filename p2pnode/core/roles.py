@@ -18,6 +18,8 @@ _MEMBERS = frozenset(role for role in NodeRole if role.is_member)
 ALLOWED: dict[tuple[str, str], frozenset[NodeRole]] = {
     ("metadata", "hello"): _ANYONE,
     ("metadata", "sync"): _ANYONE,
+    ("metadata", "compare"): _ANYONE,
+    ("metadata", "want_events"): _ANYONE,
     ("metadata", "push"): _MEMBERS,
     ("metadata", "want_block"): _ANYONE,
     ("metadata", "propose"): _ANYONE,

@@ -1,10 +1,10 @@
 """The metadata protocol's deeds: say hello, know the same facts, make one's own facts last.
 
-Events spread in two ways: their author pushes them to the members it is connected to, and everybody
-compares notes with a random peer every few seconds. The push is for speed, the comparing is what
-guarantees. An authored event is acknowledged when it is on min(3, members) disks. Own bookkeeping stands in
-`ledger`, outboxes in `spreading`; a client's wishes go to callables that the node supplies (`answer_with`).
-This file refuses to decide who is alive.
+Events spread in three ways: their author pushes them to the members it is connected to, whoever hears news that came
+round passes it on to a few, and everybody compares notes with a random peer every few seconds. The first two are for
+speed, the comparing is what guarantees. An authored event is acknowledged when it is on min(3, members) disks. Own
+bookkeeping stands in `ledger`, outboxes in `spreading`; a client's wishes go to callables that the node supplies
+(`answer_with`). This file refuses to decide who is alive.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from bootstrap.identity import Identity
 from p2pnode.core import records, roles
 from p2pnode.core.catalog import Catalog
 from p2pnode.core.clock import MerkleClock
-from p2pnode.core.conduct import Conduct
 from p2pnode.core.event import Event
 from p2pnode.core.model import Member, NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
-from p2pnode.errors import GenesisMismatch, NodeIdTaken, NotDurable, P2PNodeError, RoleError
+from p2pnode.errors import Busy, GenesisMismatch, NodeIdTaken, NotDurable, P2PNodeError, RoleError
 from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.ledger import Ledger, OnChange
-from p2pnode.services.spreading import Spreader
+from p2pnode.services.spreading import Rumours, Spreader
 from p2pnode.services.syncing import ANSWER_S, Syncer
 from p2pnode.storage.event_log import EventLog
 from protocols import metadata as words
@@ -78,7 +77,8 @@ class MetadataService:
         self._spreader = Spreader(self._push)
         #: Clients hear of events as soon as members do, and are no disks to count on.
         self._herald = Spreader(self._push)
-        self._syncer = Syncer(self._ledger, peers, env, pushes_back=settings.role.is_member)
+        self._rumours = Rumours(env.rng, self._connected_members, self._spreader.spread, self._synced)
+        self._syncer = Syncer(self._ledger, peers, env, pushes_back=settings.role.is_member, on_news=self._heard)
         self._guests: dict[str, NodeRole] = {}
         self._addresses: tuple[str, ...] = ()
         self._proposals: Proposals = _refuse_wishes
@@ -104,11 +104,6 @@ class MetadataService:
     @property
     def ledger(self) -> Ledger:
         return self._ledger
-
-    @property
-    def conduct(self) -> Conduct:
-        """Who sent events that were refused."""
-        return self._syncer.conduct
 
     def on_change(self, callback: OnChange) -> None:
         """Call back with every batch of events that became durable here and count now."""
@@ -175,6 +170,7 @@ class MetadataService:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._spreader.run)
             nursery.start_soon(self._herald.run)
+            nursery.start_soon(self._rumours.run)
             nursery.start_soon(self._anti_entropy)
 
     # -- other peers -----------------------------------------------------------------------------------------
@@ -327,10 +323,17 @@ class MetadataService:
                 # It lacks what these stand on: compare notes, which brings that, and ask once more.
                 await self._syncer.sync_with(peer_id)
                 stored = await self._syncer.push(peer_id, events)
+        except Busy:
+            raise
         except P2PNodeError as error:
             log.info("push_failed", peer=peer_id, why=str(error), events=len(events))
             return ()
         return stored.durable
+
+    def _heard(self, events: Sequence[Event], source: str) -> None:
+        """Pass on what was new here; a client only listens."""
+        if self._settings.role.is_member:
+            self._rumours.heard(events, source)
 
     # -- comparing notes -------------------------------------------------------------------------------------
 

@@ -1,25 +1,41 @@
-"""Bringing own events to other members' disks, and counting the disks.
+"""Bringing events to other members: own ones to their disks, counting the disks, and others' news as rumours.
 
 Each member has an outbox, emptied in batches by one task at a time; what does not get through is left to
-anti-entropy. Whoever waits for durability is told of every acknowledgement. This file refuses to choose who
-is asked and how many are enough: `metadata` does.
+anti-entropy. Whoever waits for durability is told of every acknowledgement. News is passed on once, by whoever it was
+news to, to a few random members, so that it is everywhere after a few hops. This file refuses to choose who is asked
+to store and how many are enough: `metadata` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import trio
 
 from p2pnode.core.event import Event
+from p2pnode.env import Rng
+from p2pnode.errors import Busy
 from protocols.metadata import EVENTS_BYTES_MAX, EVENTS_MAX
 
 #: Events that wait for one member. A member that lags further gets the rest by sync.
 OUTBOX_MAX = 4096
 
-#: Pushes a batch to a member; returns the ids that are on its disk. Failing means none.
+#: Seconds that a member which asks to come back later is left alone at the most.
+BUSY_S_MAX = 30.0
+#: Members that news is passed on to: twenty members have it after four hops, a thousand after eight.
+RUMOUR_PEERS = 3
+#: Events of one piece of news that are pushed one by one. With more of them a comparison finds out what the other
+#: lacks, for it may have heard most of it from others.
+RUMOUR_EVENTS_MAX = 128
+
+T = TypeVar("T")
+
+#: Pushes a batch to a member; returns the ids that are on its disk. Failing means none. Raises Busy.
 Push = Callable[[str, Sequence[Event]], Awaitable[Iterable[bytes]]]
+#: Compares notes with a member; never raises for it.
+Compare = Callable[[str], Awaitable[object]]
 
 
 @dataclass(eq=False, slots=True)
@@ -82,26 +98,85 @@ class Spreader:
     async def _empty(self, peer_id: str) -> None:
         try:
             while outbox := self._outboxes.pop(peer_id, None):
-                for batch in batches(list(outbox.values())):
+                for batch in batches(list(outbox.values()), _size):
                     for event_id in await self._push(peer_id, batch):
                         copies = self._copies.get(event_id)
                         if copies is not None:
                             copies.add(peer_id)
+        except Busy as busy:
+            await trio.sleep(min(busy.retry_after_s, BUSY_S_MAX))
         finally:
             self._sending.discard(peer_id)
             self._wake.set()
 
 
-def batches(events: Sequence[Event]) -> Iterator[list[Event]]:
-    """Cut a run of events so that each piece fits one message."""
-    batch: list[Event] = []
+class Rumours:
+    """Passes on what was new here. `run` compares notes where there is much of it, until cancelled."""
+
+    def __init__(
+        self,
+        rng: Rng,
+        candidates: Callable[[], Sequence[str]],
+        spread: Callable[[Event, Iterable[str]], None],
+        compare: Compare,
+    ) -> None:
+        """`candidates` are the members that this node is connected to, in a fixed order."""
+        self._rng = rng
+        self._candidates = candidates
+        self._spread = spread
+        self._compare = compare
+        self._comparing: set[str] = set()
+        self._pending: list[str] = []
+        self._wake = trio.Event()
+
+    def heard(self, events: Sequence[Event], source: str) -> None:
+        """These events were new here and came from that peer."""
+        # An author pushes to everybody it is connected to; only what came round is passed on.
+        relayed = [event for event in events if event.author != source]
+        others = [peer_id for peer_id in self._candidates() if peer_id != source]
+        if not relayed or not others:
+            return
+        chosen = self._rng.sample(others, min(RUMOUR_PEERS, len(others)))
+        if len(relayed) > RUMOUR_EVENTS_MAX:
+            self._pending += [peer_id for peer_id in chosen if peer_id not in self._pending]
+            self._wake.set()
+            return
+        for event in relayed:
+            self._spread(event, [peer_id for peer_id in chosen if peer_id != event.author])
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                ready = [peer_id for peer_id in self._pending if peer_id not in self._comparing]
+                self._pending = [peer_id for peer_id in self._pending if peer_id in self._comparing]
+                for peer_id in ready:
+                    self._comparing.add(peer_id)
+                    nursery.start_soon(self._compare_with, peer_id)
+                await self._wake.wait()
+
+    async def _compare_with(self, peer_id: str) -> None:
+        try:
+            await self._compare(peer_id)
+        finally:
+            self._comparing.discard(peer_id)
+            self._wake.set()
+
+
+def batches(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut a run of events, of so many bytes each on the wire, so that each piece fits one message."""
+    batch: list[T] = []
     size = 0
-    for event in events:
-        length = len(event.encoded) + len(event.signature)
+    for item in items:
+        length = size_of(item)
         if batch and (len(batch) == EVENTS_MAX or size + length > EVENTS_BYTES_MAX):
             yield batch
             batch, size = [], 0
-        batch.append(event)
+        batch.append(item)
         size += length
     if batch:
         yield batch
+
+
+def _size(event: Event) -> int:
+    return len(event.encoded) + len(event.signature)

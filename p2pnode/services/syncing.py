@@ -1,23 +1,26 @@
 """Two nodes comparing notes, either side, and taking what is pushed.
 
-A sync is one round trip: the asker says how far it knows each author's sessions; equal (count, fingerprint)
-ends it in one message, else the answerer streams what the asker lacks, parents first, and says how far it
-knows, whereupon the asker pushes back what the answerer lacks. Marks cannot see a fork; when a round moved
-nothing and the sets still differ, the next one asks for everything. Whoever sends what is refused is paused
-(`core.conduct`).
+The asker says what its heads are. Equal replicas end it in one message; an answerer that knows these heads streams
+what lies beyond them; else both compare the leaves of their authors' chains (`core.reconcile`), and exactly what
+either side lacks flows, forks included: the asker takes what it lacks and then pushes what the answerer lacks. Whoever
+sends what is refused is paused (`net.blame`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import structlog
 import trio
 
-from p2pnode.core.conduct import Conduct
+from p2pnode.core import reconcile
+from p2pnode.core.cid import record_cid
+from p2pnode.core.conduct import Reason
 from p2pnode.core.event import BadEvent, Event, cut
+from p2pnode.core.reconcile import BadAnswer, Inquiry
 from p2pnode.env import Env
-from p2pnode.errors import Busy, GenesisMismatch, P2PNodeError, Timeout
+from p2pnode.env.together import together
+from p2pnode.errors import Busy, GenesisMismatch, P2PNodeError, PeerLost, Timeout, UsageError
 from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
@@ -28,30 +31,32 @@ from protocols.message import Message
 
 log = structlog.get_logger(__name__)
 
-Marks = dict[tuple[str, bytes], int]
-
 #: Seconds of silence in a sync, and for one push or block, after which the peer is given up.
 ANSWER_S = 10.0
-#: Seconds for one whole sync: a newcomer takes some 5,000 events a second, so a million still come through.
+#: Seconds for one stream of events: some 5,000 come a second, so a million still come through.
 SYNC_S = 300.0
-#: Seconds between two syncs with one peer in which everything is asked for: only a fork makes that necessary.
-EVERYTHING_S = 60.0
-#: Peers whose last such sync is remembered.
-EVERYTHING_PEERS_MAX = 1024
+#: Events read from the disk at once to be sent: at most 17 MB, mostly some 100 kB.
+SERVED_EVENTS = 256
+#: Events pushed back to a peer that lacks them. One that is further behind fetches them itself, from several at once;
+#: otherwise everybody who tells it something new would push all of history.
+PUSHED_BACK_MAX = 8192
+#: Random bytes that salt the buckets of one comparison.
+SALT_BYTES = 8
+
+#: Hears of events that were new here, and from whom they came.
+OnNews = Callable[[Sequence[Event], str], None]
 
 
 class Syncer:
     """The comparing of one node. `pushes_back` is false for a client, whose pushes nobody takes."""
 
-    def __init__(self, ledger: Ledger, peers: Peers, env: Env, *, pushes_back: bool) -> None:
+    def __init__(self, ledger: Ledger, peers: Peers, env: Env, *, pushes_back: bool, on_news: OnNews) -> None:
         self._ledger = ledger
         self._peers = peers
         self._env = env
         self._pushes_back = pushes_back
-        self._everything_at: dict[str, float] = {}
+        self._on_news = on_news
         self._turns: dict[str, trio.Lock] = {}
-        #: Who sent events that were refused.
-        self.conduct = Conduct()
 
     # -- asking ----------------------------------------------------------------------------------------------
 
@@ -75,46 +80,82 @@ class Syncer:
                 self._turns.pop(peer_id, None)
 
     async def _sync(self, peer_id: str) -> None:
-        moved, differ = await self._round(peer_id, self._ledger.clock.marks())
-        now = self._env.clock.now()
-        if moved or not differ or now < self._everything_at.get(peer_id, now):
-            return
-        self._everything_at.pop(peer_id, None)
-        self._everything_at[peer_id] = now + EVERYTHING_S
-        while len(self._everything_at) > EVERYTHING_PEERS_MAX:
-            del self._everything_at[next(iter(self._everything_at))]
-        log.info("sync_everything", peer=peer_id)
-        await self._round(peer_id, {})
-
-    async def _round(self, peer_id: str, marks: Marks) -> tuple[bool, bool]:
-        """One sync. Returns (whether any event moved, whether the sets still differ)."""
         clock = self._ledger.clock
+        heads = clock.heads()
         request = words.Sync(
             genesis=clock.genesis,
             count=len(clock),
             fingerprint=clock.fingerprint,
-            marks=_as_marks(marks),
+            heads=heads if len(heads) <= words.HEADS_MAX else [],
         )
-        new = 0
-        async with self._peers.exchange(peer_id, words.METADATA, request, timeout_s=SYNC_S) as exchange:
-            while isinstance(message := await _next(exchange), words.Events):
-                taken = await self._take(peer_id, message.sizes, await _payload(exchange))
-                new += len(taken.new)
+        answer, _ = await self._events(peer_id, request)
         # What another sync took in at the same time may be on its way to the disk: it counts before this one ends.
         await self._ledger.settle()
-        synced = expect(message, words.Synced)
-        if (synced.count, synced.fingerprint) == (len(clock), clock.fingerprint):
-            return new > 0, False
-        theirs = {(mark.author, mark.session): mark.next for mark in synced.marks}
-        lacking = [event for event in map(clock.get, clock.missing(theirs)) if event] if self._pushes_back else []
-        stored = 0
-        for batch in batches(lacking):
-            stored += len((await self.push(peer_id, batch)).durable)
-        return bool(new or stored), True
+        if isinstance(answer, words.Differs):
+            try:
+                await self._compare(peer_id, answer)
+            except BadAnswer as error:
+                self._peers.blame.note(peer_id, Reason.BAD_MESSAGE, why=str(error))
+                raise PeerLost(f"{peer_id} answers a sync with nonsense: {error}") from error
+
+    async def _compare(self, peer_id: str, theirs: words.Differs) -> None:
+        """Find out what either side lacks, and move it."""
+        clock = self._ledger.clock
+        if (theirs.count, theirs.fingerprint) == (len(clock), clock.fingerprint):
+            return
+        if theirs.heads and all(head in clock for head in theirs.heads):
+            beyond = await self._env.executor.run(clock.missing_beyond, theirs.heads)
+            if beyond is not None:
+                return await self._push_back(peer_id, beyond)
+        inquiry = await self._env.executor.run(Inquiry, clock, theirs.salt, theirs.digests)
+        if not inquiry.groups:
+            return
+        await self._inquire(peer_id, inquiry)
+        async with together() as nursery:
+            if inquiry.wanted:
+                nursery.start_soon(self._fetch, peer_id, inquiry.wanted, inquiry.common)
+            nursery.start_soon(self._push_back, peer_id, inquiry.lacking)
+
+    async def _inquire(self, peer_id: str, inquiry: Inquiry) -> None:
+        named = [leaf for _, leaves in inquiry.groups for leaf in leaves]
+        groups = [words.Group(number, len(leaves)) for number, leaves in inquiry.groups]
+        request = words.Compare(salt=inquiry.salt, bits=inquiry.bits, groups=groups)
+        answer, payload = await self._events(peer_id, request, reconcile.pack(named))
+        await self._ledger.settle()
+        compared = expect(answer, words.Compared)
+        known = reconcile.unpack_flags(compared.known, len(named))
+        others = _by_count(reconcile.unpack(payload), compared.others)
+        await self._env.executor.run(inquiry.hear, known, others)
+        while probes := inquiry.probes():
+            answer, _ = await self._events(peer_id, words.Compare(), reconcile.pack(probes))
+            known = reconcile.unpack_flags(expect(answer, words.Compared).known, len(probes))
+            await self._env.executor.run(inquiry.learn, known)
+
+    async def _fetch(self, peer_id: str, wanted: Sequence[bytes], common: Sequence[bytes]) -> None:
+        wanted, common = wanted[: reconcile.LEAVES_MAX], common[: reconcile.LEAVES_MAX]
+        request = words.WantEvents(wanted=len(wanted))
+        await self._events(peer_id, request, reconcile.pack([*wanted, *common]))
+        await self._ledger.settle()
+
+    async def _events(self, peer_id: str, request: Message, payload: bytes = b"") -> tuple[Message, bytes]:
+        """Ask for events and take them in as they come. Returns the final answer and its payload."""
+        asked = self._peers.exchange(peer_id, words.METADATA, request, payload, timeout_s=SYNC_S)
+        async with asked as exchange:
+            while isinstance(message := await _next(exchange), words.Events):
+                await self._take(peer_id, message.sizes, await _payload(exchange, words.EVENTS_BYTES_MAX))
+            return message, await _payload(exchange, words.IDS_BYTES_MAX)
+
+    async def _push_back(self, peer_id: str, event_ids: Sequence[bytes]) -> None:
+        """Hand over what that peer lacks, parents first."""
+        if self._pushes_back and len(event_ids) <= PUSHED_BACK_MAX:
+            async for wires in self._wires(event_ids):
+                await self._push(peer_id, wires)
 
     async def push(self, peer_id: str, events: Sequence[Event]) -> words.Stored:
         """Hand over one batch (see `spreading.batches`). Raises PeerLost, Timeout, or what the peer answers."""
-        wires = [event.wire for event in events]
+        return await self._push(peer_id, [event.wire for event in events])
+
+    async def _push(self, peer_id: str, wires: Sequence[bytes]) -> words.Stored:
         request = words.Push(sizes=[len(wire) for wire in wires])
         answer, _ = await self._peers.ask(peer_id, words.METADATA, request, b"".join(wires), timeout_s=ANSWER_S)
         return expect(answer, words.Stored)
@@ -124,36 +165,81 @@ class Syncer:
     def handlers(self) -> Mapping[type[Message], Handler]:
         return {
             words.Sync: self._answer_sync,
+            words.Compare: self._answer_compare,
+            words.WantEvents: self._answer_want_events,
             words.Push: self._answer_push,
             words.WantBlock: self._answer_want_block,
         }
 
     async def _answer_sync(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         asked = expect(request, words.Sync)
-        if self._ledger.genesis is None:
-            raise Busy("This node has not joined a swarm yet.")
+        self._check_joined()
         clock = self._ledger.clock
         if asked.genesis != clock.genesis:
             raise GenesisMismatch("The two nodes belong to different swarms.")
         # Taken at one moment: events that come while we stream are the next sync's.
-        count, fingerprint = len(clock), clock.fingerprint
-        if (asked.count, asked.fingerprint) == (count, fingerprint):
-            await exchange.send(words.Synced(count=count, fingerprint=fingerprint))
-            return
-        marks = _as_marks(clock.marks())
-        missing = clock.missing({(mark.author, mark.session): mark.next for mark in asked.marks})
-        lacking = [event for event in map(clock.get, missing) if event]
-        for batch in batches(lacking):
-            wires = [event.wire for event in batch]
-            await exchange.send(words.Events(sizes=[len(wire) for wire in wires]), b"".join(wires))
-        await exchange.send(words.Synced(count=count, fingerprint=fingerprint, marks=marks))
+        synced = words.Synced(count=len(clock), fingerprint=clock.fingerprint)
+        if (asked.count, asked.fingerprint) == (synced.count, synced.fingerprint):
+            return await exchange.send(synced)
+        beyond = None
+        if not asked.count or (asked.heads and all(head in clock for head in asked.heads)):
+            beyond = await self._env.executor.run(clock.missing_beyond, asked.heads)
+        if beyond is None:
+            return await exchange.send(await self._differs())
+        await self._stream(exchange, beyond)
+        await exchange.send(synced)
+
+    async def _differs(self) -> words.Differs:
+        clock = self._ledger.clock
+        count, fingerprint, heads = len(clock), clock.fingerprint, clock.heads()
+        salt = self._env.rng.token(SALT_BYTES)
+        return words.Differs(
+            count=count,
+            fingerprint=fingerprint,
+            heads=heads if len(heads) <= words.HEADS_MAX else [],
+            salt=salt,
+            digests=await self._env.executor.run(reconcile.digests, clock, salt),
+        )
+
+    async def _answer_compare(self, peer_id: str, request: Message, exchange: Exchange) -> None:
+        asked = expect(request, words.Compare)
+        ids = await self._ids(peer_id, exchange, words.IDS_BYTES_MAX)
+        try:
+            *leaves, probes = _by_count(ids, [group.leaves for group in asked.groups], rest=True)
+            groups = list(zip((group.bucket for group in asked.groups), leaves, strict=True))
+            answer = await self._env.executor.run(self._compared, groups, asked.salt, asked.bits, probes)
+        except BadAnswer as error:
+            raise self._nonsense(peer_id, error) from error
+        await self._stream(exchange, answer.lacking)
+        await exchange.send(
+            words.Compared(known=reconcile.pack_flags(answer.known), others=[len(one) for one in answer.others]),
+            reconcile.pack(leaf for one in answer.others for leaf in one),
+        )
+
+    def _compared(
+        self, groups: Sequence[reconcile.Group], salt: bytes, bits: int, probes: Sequence[bytes]
+    ) -> reconcile.Comparison:
+        clock = self._ledger.clock
+        mine = reconcile.leaves_by_bucket(clock, salt, bits) if groups else {}
+        return reconcile.compare(clock, groups, mine, probes)
+
+    async def _answer_want_events(self, peer_id: str, request: Message, exchange: Exchange) -> None:
+        asked = expect(request, words.WantEvents)
+        ids = await self._ids(peer_id, exchange, 2 * words.IDS_BYTES_MAX)
+        clock = self._ledger.clock
+        here = [
+            [event_id for event_id in part if event_id in clock] for part in (ids[: asked.wanted], ids[asked.wanted :])
+        ]
+        synced = words.Synced(count=len(clock), fingerprint=clock.fingerprint)
+        await self._stream(exchange, await self._env.executor.run(reconcile.beyond, clock, *here))
+        await exchange.send(synced)
 
     async def _answer_push(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         push = expect(request, words.Push)
         payload = await exchange.payload_all(words.EVENTS_BYTES_MAX)
-        if self._ledger.genesis is None:
-            raise Busy("This node has not joined a swarm yet.")
+        self._check_joined()
         taken = await self._take(peer_id, push.sizes, payload)
+        self._peers.blame.note(peer_id, Reason.ORPHAN, len(taken.waiting))
         await exchange.send(
             words.Stored(durable=list(taken.durable), waiting=list(taken.waiting), refused=list(taken.refused))
         )
@@ -163,33 +249,69 @@ class Syncer:
         data = await self._ledger.block(cid)
         await exchange.send(words.Block(cid=cid, found=data is not None), data or b"")
 
+    def _check_joined(self) -> None:
+        if self._ledger.genesis is None:
+            raise Busy("This node has not joined a swarm yet.")
+
+    async def _ids(self, peer_id: str, exchange: Exchange, bytes_max: int) -> list[bytes]:
+        payload = await exchange.payload_all(bytes_max)
+        self._check_joined()
+        try:
+            return reconcile.unpack(payload)
+        except BadAnswer as error:
+            raise self._nonsense(peer_id, error) from error
+
+    def _nonsense(self, peer_id: str, error: BadAnswer) -> UsageError:
+        self._peers.blame.note(peer_id, Reason.BAD_MESSAGE, why=str(error))
+        return UsageError(f"This cannot be compared: {error}.")
+
+    async def _stream(self, exchange: Exchange, event_ids: Sequence[bytes]) -> None:
+        async for wires in self._wires(event_ids):
+            await exchange.send(words.Events(sizes=[len(wire) for wire in wires]), b"".join(wires))
+
+    async def _wires(self, event_ids: Sequence[bytes]) -> AsyncIterator[list[bytes]]:
+        """These events' bytes, as much at a time as one message takes."""
+        for start in range(0, len(event_ids), SERVED_EVENTS):
+            for batch in batches(await self._ledger.wires(event_ids[start : start + SERVED_EVENTS]), len):
+                yield batch
+
     # -- taking ----------------------------------------------------------------------------------------------
 
     async def _take(self, peer_id: str, sizes: Sequence[int], payload: bytes) -> Taken:
-        pause_s = self.conduct.pause_s(peer_id, self._env.clock.now())
+        blame = self._peers.blame
+        pause_s = blame.pause_s(peer_id)
         if pause_s:
-            raise Busy("Too many of this peer's events were refused.", retry_after_s=round(pause_s, 1))
+            raise Busy("Too much of what this peer sent was refused.", retry_after_s=pause_s)
         try:
             wires = cut(payload, sizes)
-        except BadEvent:
-            self.conduct.refused(peer_id, 1, self._env.clock.now())
+        except BadEvent as error:
+            blame.note(peer_id, Reason.BAD_BATCH, why=str(error))
             raise
 
         async def fetch(cid: bytes) -> bytes | None:
             return await self._fetch_block(peer_id, cid)
 
         taken = await self._ledger.take(wires, peer_id, fetch)
-        self.conduct.refused(peer_id, len(taken.refused), self._env.clock.now())
+        for source, reason, count in taken.faults:
+            blame.note(source, reason, count)
+        blame.note_pushed(peer_id, taken.known, len(self._ledger.clock))
+        if taken.new:
+            self._on_news(taken.new, peer_id)
         return taken
 
     async def _fetch_block(self, peer_id: str, cid: bytes) -> bytes | None:
         """A block from that peer; None if it has none or fails."""
         try:
             answer, data = await self._peers.ask(peer_id, words.METADATA, words.WantBlock(cid=cid), timeout_s=ANSWER_S)
-            return data if expect(answer, words.Block).found else None
         except P2PNodeError as error:
             log.info("block_not_fetched", peer=peer_id, why=str(error))
             return None
+        if not expect(answer, words.Block).found:
+            return None
+        if record_cid(data) != cid:
+            self._peers.blame.note(peer_id, Reason.FALSE_BLOCK)
+            return None
+        return data
 
 
 async def _next(exchange: Exchange) -> Message:
@@ -198,15 +320,19 @@ async def _next(exchange: Exchange) -> Message:
     raise Timeout(f"{exchange.peer_id} fell silent in a sync.")
 
 
-async def _payload(exchange: Exchange) -> bytes:
+async def _payload(exchange: Exchange, bytes_max: int) -> bytes:
     with trio.move_on_after(ANSWER_S):
-        return await exchange.payload_all(words.EVENTS_BYTES_MAX)
+        return await exchange.payload_all(bytes_max)
     raise Timeout(f"{exchange.peer_id} fell silent in a sync.")
 
 
-def _as_marks(marks: Marks) -> list[words.AuthorMark]:
-    """As far as they fit a message; a session left out is sent again in full, which costs bytes and no truth."""
-    return [
-        words.AuthorMark(author, session, count)
-        for (author, session), count in list(marks.items())[: words.AUTHORS_MAX]
-    ]
+def _by_count(ids: Sequence[bytes], counts: Sequence[int], *, rest: bool = False) -> list[list[bytes]]:
+    """Cut a run of ids into pieces of these lengths, and with `rest` what is left. Raises BadAnswer if it is short."""
+    pieces: list[list[bytes]] = []
+    start = 0
+    for count in counts:
+        pieces.append(list(ids[start : start + count]))
+        start += count
+    if start > len(ids) or (start < len(ids) and not rest):
+        raise BadAnswer(f"{len(ids)} ids where {start} are announced")
+    return [*pieces, list(ids[start:])] if rest else pieces

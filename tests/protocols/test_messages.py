@@ -18,13 +18,18 @@ from protocols.health import HEALTH
 from protocols.machine import Closed, Link, NeedData, Payload, PayloadEnd, Received, Side
 from protocols.message import CIDS_MAX, Error, Message, ProtocolSpec, Verb
 from protocols.metadata import (
-    AUTHORS_MAX,
+    BUCKETS_MAX,
     EVENTS_MAX,
+    HEADS_MAX,
+    IDS_BYTES_MAX,
     METADATA,
     PEERS_MAX,
     AskTicket,
-    AuthorMark,
+    Compare,
+    Compared,
+    Differs,
     Events,
+    Group,
     PeerRecord,
     Stored,
     Sync,
@@ -228,12 +233,16 @@ def test_a_bit_turned_anywhere_ends_in_a_remote_error_at_worst(data: st.DataObje
 CID = b"\x01" * 36
 PEER_ID = "12D3KooW" + "x" * 44
 LARGEST = [
-    Sync(
-        genesis=CID,
+    Sync(genesis=CID, count=1 << 40, fingerprint=bytes(32), heads=[CID] * HEADS_MAX),
+    Differs(
         count=1 << 40,
         fingerprint=bytes(32),
-        marks=[AuthorMark(PEER_ID, bytes(16), (1 << 63) - 1)] * AUTHORS_MAX,
+        heads=[CID] * HEADS_MAX,
+        salt=bytes(16),
+        digests=bytes(8 * BUCKETS_MAX),
     ),
+    Compare(salt=bytes(16), bits=10, groups=[Group(BUCKETS_MAX - 1, 1 << 40)] * BUCKETS_MAX),
+    Compared(known=bytes(IDS_BYTES_MAX // 32 // 8), others=[1 << 40] * BUCKETS_MAX),
     Welcome(
         node_id="n" * 128,
         role="coordinator",

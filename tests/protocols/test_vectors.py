@@ -37,9 +37,12 @@ from protocols.metadata import (
     METADATA,
     Accepted,
     AskTicket,
-    AuthorMark,
     Block,
+    Compare,
+    Compared,
+    Differs,
     Events,
+    Group,
     Hello,
     PeerRecord,
     Propose,
@@ -49,6 +52,7 @@ from protocols.metadata import (
     Synced,
     Ticket,
     WantBlock,
+    WantEvents,
     Welcome,
 )
 from protocols.query import QUERY, Batch, Done, FragmentTable, Run
@@ -78,7 +82,7 @@ MANIFEST = bytes.fromhex("01711220") + bytes(range(64, 96))
 SHARD = bytes.fromhex("01701e20") + bytes(range(32))
 OTHER_SHARD = bytes.fromhex("01701e20") + bytes(range(128, 160))
 DIGEST = bytes(range(200, 232))
-MARKS = [AuthorMark(ALICE, bytes(range(16)), 7), AuthorMark(BOB, bytes(16), 1 << 40)]
+SALT = bytes(range(8))
 CLAIMS = [Claim(ALICE, "alive", 3), Claim(BOB, "suspect", 0)]
 SIGNATURE = bytes(range(64))
 
@@ -105,10 +109,24 @@ EXAMPLES: dict[ProtocolSpec, list[Example]] = {
             ),
             b"",
         ),
-        ("sync", Sync(genesis=GENESIS, count=8, fingerprint=DIGEST, marks=MARKS), b""),
+        ("sync", Sync(genesis=GENESIS, count=8, fingerprint=DIGEST, heads=[EVENT]), b""),
         ("sync by a newcomer", Sync(genesis=GENESIS, count=0, fingerprint=b""), b""),
         ("events", Events(sizes=[3, 5]), b"onetwoto"),
-        ("synced", Synced(count=8, fingerprint=DIGEST, marks=MARKS), b""),
+        ("synced", Synced(count=8, fingerprint=DIGEST), b""),
+        (
+            "differs",
+            Differs(count=9, fingerprint=DIGEST, heads=[GENESIS, EVENT], salt=SALT, digests=bytes(range(32))),
+            b"",
+        ),
+        (
+            "compare",
+            Compare(salt=SALT, bits=2, groups=[Group(0, 2), Group(3, 0)]),
+            GENESIS[4:] + EVENT[4:] + MANIFEST[4:],
+        ),
+        ("compare events alone", Compare(), EVENT[4:]),
+        ("compared", Compared(known=b"\x05", others=[1, 0]), EVENT[4:]),
+        ("compared events alone", Compared(known=b"\x01"), b""),
+        ("want_events", WantEvents(wanted=1), EVENT[4:] + GENESIS[4:]),
         ("push", Push(sizes=[3]), b"one"),
         ("stored", Stored(durable=[EVENT], waiting=[GENESIS], refused=[MANIFEST]), b""),
         ("want_block", WantBlock(cid=MANIFEST), b""),

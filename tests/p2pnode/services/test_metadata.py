@@ -443,7 +443,7 @@ async def test_bad_events_are_refused_counted_and_harm_nothing(swarm, autojump_c
     assert (answer.durable, answer.waiting) == ([], [])
     assert answer.refused == [record_cid(wire[:-64])]
     assert first.state == before
-    assert sum(first.metadata.conduct.counts(second.peer_id).values()) == 1
+    assert sum(first.peers.blame.conduct.counts(second.peer_id).values()) == 1
 
 
 async def test_a_sender_of_bad_events_is_paused_and_then_heard_again(swarm, autojump_clock):
@@ -464,7 +464,7 @@ async def test_sizes_that_do_not_fit_the_payload_are_refused(swarm, autojump_clo
     first, second = await swarm.founded(2)
     with pytest.raises(Exception, match="sizes"):
         await second.peers.ask(first.peer_id, METADATA, words.Push(sizes=[5, 5]), b"123456789")
-    assert sum(first.metadata.conduct.counts(second.peer_id).values()) == 1
+    assert sum(first.peers.blame.conduct.counts(second.peer_id).values()) == 1
 
 
 async def test_a_sync_with_another_swarm_is_refused(swarm, autojump_clock):
