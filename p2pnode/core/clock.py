@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -102,7 +103,7 @@ class MerkleClock:
         #: The id of the genesis event, whether or not it is here yet.
         self.genesis = genesis
         self._read = read
-        self._kept: dict[bytes, Event] = {}
+        self._kept: OrderedDict[bytes, Event] = OrderedDict()
         self._index = EventIndex()
         self._heads: set[bytes] = set()
         self._sum = 0
@@ -120,11 +121,9 @@ class MerkleClock:
         if event.id in self:
             return Outcome(Verdict.KNOWN)
         added, refused = self._settle([(event, source)])
-        if event.id in self:
-            return Outcome(Verdict.ADDED, added, refused)
-        if any(refusal.event_id == event.id for refusal in refused):
-            return Outcome(Verdict.REFUSED, added, refused)
-        return Outcome(Verdict.WAITING, added, refused)
+        # It was looked at first; others only if it entered.
+        verdict = Verdict.ADDED if added else Verdict.REFUSED if refused else Verdict.WAITING
+        return Outcome(verdict, added, refused)
 
     def add_block(self, cid: bytes) -> Outcome:
         """That block is on disk now: what waited for it enters."""
@@ -144,23 +143,26 @@ class MerkleClock:
         refused: list[Refusal] = []
         while queue:
             event, source = queue.pop()
-            if event.id in self:
-                continue
+            past = event.past
+            rows = list(map(self._index.row, past))
             try:
-                lacking = self._lacking(event)
+                lacking = self._lacking(event, past, rows)
             except BadEvent as error:
                 refused.append(Refusal(event.id, source, error.message, error.fault))
                 continue
             if lacking is not None:
                 self._waiting.admit(event, source, lacking)
                 continue
-            self._insert(event)
+            self._insert(event, rows, NO_ROW if event.previous is None else rows[past.index(event.previous)])
             added.append(event)
-            queue.extend(self._waiting.release(event.id))
+            queue.extend(guest for guest in self._waiting.release(event.id) if guest[0].id not in self)
         return tuple(added), tuple(refused)
 
-    def _lacking(self, event: Event) -> bytes | None:
-        """The first thing the event waits for; None when it may enter. Raises BadEvent when it never may."""
+    def _lacking(self, event: Event, past: Sequence[bytes], rows: Sequence[int]) -> bytes | None:
+        """The first thing the event waits for; None when it may enter. Raises BadEvent when it never may.
+
+        `past` is what it stands on, and `rows` where that is.
+        """
         records.check(event)
         if event.kind == records.GENESIS:
             self._check_genesis(event)
@@ -168,8 +170,6 @@ class MerkleClock:
             raise BadEvent("it belongs to another swarm", Reason.FOREIGN)
         elif not event.parents:
             raise BadEvent("it has no parents")
-        past = event.past
-        rows = [self._index.row(needed) for needed in past]
         for needed, row in zip(past, rows, strict=True):
             if row == NO_ROW:
                 return needed
@@ -177,8 +177,9 @@ class MerkleClock:
         if readmission is not None and readmission not in self:
             return readmission
         if event.kind != records.GENESIS:
-            self._check_place(event, rows)
-            self._check_entitled(event, self._standing(event.previous))
+            previous = NO_ROW if event.previous is None else rows[past.index(event.previous)]
+            self._check_place(event, rows, previous)
+            self._check_entitled(event, self._standing(previous))
         for block in records.blocks_of(event):
             if block not in self._blocks:
                 return block
@@ -189,14 +190,13 @@ class MerkleClock:
         if event.id != self.genesis or not plain:
             raise BadEvent("it is another swarm's genesis", Reason.FOREIGN)
 
-    def _check_place(self, event: Event, past: Sequence[int]) -> None:
+    def _check_place(self, event: Event, past: Sequence[int], previous: int) -> None:
         index = self._index
-        height = 1 + max(index.height[row] for row in past)
+        height = 1 + max([index.height[row] for row in past])
         if event.height != height:
             raise BadEvent(f"its height is {event.height} and must be {height}", Reason.FORGED_HEIGHT)
         expected = 0
-        if event.previous is not None:
-            previous = index.row(event.previous)
+        if previous != NO_ROW:
             author, session = index.sessions[index.session[previous]]
             if author != event.author:
                 raise BadEvent("its previous event is another author's", Reason.FORGED_SEQUENCE)
@@ -220,12 +220,11 @@ class MerkleClock:
         if event.kind in _DEFINING and not role.defines:
             raise BadEvent(f"a {role.value} may not {event.kind}", Reason.NOT_ENTITLED)
 
-    def _standing(self, event_id: bytes | None) -> int:
-        return 0 if event_id is None else self._index.standing[self._index.row(event_id)]
+    def _standing(self, row: int) -> int:
+        return 0 if row == NO_ROW else self._index.standing[row]
 
-    def _insert(self, event: Event) -> None:
+    def _insert(self, event: Event, past: Sequence[int], previous: int) -> None:
         index = self._index
-        previous = NO_ROW if event.previous is None else index.row(event.previous)
         author = self._authors.setdefault(event.author, _Author())
         session = author.sessions.get(event.session)
         if session is None:
@@ -238,9 +237,9 @@ class MerkleClock:
             session=session,
             sequence=event.sequence,
             previous=previous,
-            standing=_standing_after(event, self._standing(event.previous)),
+            standing=_standing_after(event, self._standing(previous)),
             cleared=self._cleared_after(event, previous),
-            past=[index.row(past) for past in event.past],
+            past=past,
         )
         self._keep(event)
         self._heads.difference_update(event.past)
@@ -271,7 +270,7 @@ class MerkleClock:
     def _keep(self, event: Event) -> None:
         self._kept[event.id] = event
         if self._read is not None and len(self._kept) > EVENTS_KEPT:
-            del self._kept[next(iter(self._kept))]
+            self._kept.popitem(last=False)
 
     # -- forks ---------------------------------------------------------------------------------------------
 
@@ -301,12 +300,12 @@ class MerkleClock:
         """Whether the fold takes this event: false for what is not here, and what a forked author said and nobody
         forgave.
         """
-        return self.ruling()(event)
+        return event.id in self and self.ruling()(event)
 
     def ruling(self) -> Callable[[Event], bool]:
-        """`counts` as of this moment, for a thread."""
-        find, counts = self._index.row, self._forks.ruling.counts
-        return lambda event: (row := find(event.id)) != NO_ROW and counts(row)
+        """`counts` as of this moment, of events that are here; for a thread."""
+        find, ruling = self._index.row, self._forks.ruling
+        return lambda event: event.author not in ruling.accused or ruling.counts(find(event.id))
 
     # -- answers -------------------------------------------------------------------------------------------
 
@@ -489,7 +488,8 @@ class Pen:
     def __init__(self, clock: MerkleClock, author: str, session: bytes) -> None:
         self._clock = clock
         self.position = clock.next_position(author, session)
-        self._standing = clock._standing(self.position.previous)
+        previous = self.position.previous
+        self._standing = clock._standing(NO_ROW if previous is None else clock._row(previous))
 
     def refusal(self, event: Event) -> str:
         """Why this event at `position` would be refused, its blocks aside; empty if it would not."""

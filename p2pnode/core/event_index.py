@@ -63,14 +63,14 @@ class EventIndex:
     def row(self, event_id: bytes) -> int:
         """The row of that event, or NO_ROW."""
         bucket = self._buckets.get(hash(event_id) % _BUCKETS)
-        if bucket is None or len(event_id) != CID_BYTES:
+        if bucket is None or len(event_id) != CID_BYTES or not event_id.startswith(_PREFIX):
             return NO_ROW
-        tag = event_id[-_TAG_BYTES:]
+        digest, tag = event_id[-DIGEST_BYTES:], event_id[-_TAG_BYTES:]
         at = bucket.find(tag)
         while at >= 0:
             if at % _ENTRY_BYTES == 0:
                 row = int.from_bytes(bucket[at + _TAG_BYTES : at + _ENTRY_BYTES], "little")
-                if self.id(row) == event_id:
+                if self._digests.startswith(digest, row * DIGEST_BYTES):
                     return row
             at = bucket.find(tag, at + 1)
         return NO_ROW

@@ -52,16 +52,11 @@ class Ruling:
     #: What `EventIndex.cleared` numbers: the rows of the readmissions that a chain took up. It only grows.
     _cleared: list[frozenset[int]]
     #: Forked author -> why its events may not count, and beside each reason the rows that count in spite of it.
-    _reasons: dict[str, dict[_Reason, frozenset[int]]]
-
-    def reasons_of(self, author: str) -> dict[_Reason, frozenset[int]]:
-        return self._reasons.get(author, {})
+    accused: dict[str, dict[_Reason, frozenset[int]]]
 
     def counts(self, row: int) -> bool:
         """Whether the fold takes the event of that row."""
-        if not self._reasons:
-            return True
-        reasons = self.reasons_of(self._index.author(row))
+        reasons = self.accused.get(self._index.author(row), {})
         cleared = self._cleared[self._index.cleared[row]]
         return all(row in spared or not cleared.isdisjoint(reason.forgiven_by) for reason, spared in reasons.items())
 
@@ -158,7 +153,7 @@ class Forks:
                 last = before.setdefault(forgiven_by, index.previous[row])
                 before[forgiven_by] = index.common(last, index.previous[row])
         reasons = [_Reason(last, forgiven_by, self._kept(author, forgiven_by)) for forgiven_by, last in before.items()]
-        known = self._ruling.reasons_of(author)
+        known = self._ruling.accused.get(author, {})
         return {reason: known[reason] if reason in known else self._spared(reason) for reason in reasons}
 
     def _spared(self, reason: _Reason) -> frozenset[int]:

@@ -57,7 +57,9 @@ class WaitingRoom:
 
     def release(self, needed: bytes) -> list[tuple[Event, str]]:
         """Take out what waited for that id."""
-        released = list(self._by_need.get(needed, {}).values())
+        if needed not in self._by_need:
+            return []
+        released = list(self._by_need[needed].values())
         for guest in released:
             self._dismiss(guest)
         return [(guest.event, guest.source) for guest in released]

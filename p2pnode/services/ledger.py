@@ -205,7 +205,7 @@ class Ledger:
             async with self._writing:
                 # Whoever gets the lock first writes for everybody who queued meanwhile, and is not cancelled halfway.
                 with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
-                    while not all(writing.done for writing in writings):
+                    while writings and not writings[-1].done:
                         await self._write_group()
         finally:
             mine = set(map(id, writings))
