@@ -84,7 +84,7 @@ async def open_transport(seed: bytes, listen: Sequence[str], swarm_key: str = ""
         raise ConfigError("swarm_key: it must be 64 hex characters (32 bytes)")
     quiet_logs()
     bound_windows()
-    endpoints = [listening.checked(text, f"listen[{index}]") for index, text in enumerate(listen)]
+    endpoints = [await listening.checked(text, f"listen[{index}]") for index, text in enumerate(listen)]
     keys = create_new_key_pair(seed)
     peer_id = ID.from_pubkey(keys.public_key)
     noise = Noise(keys, create_new_x25519_key_pair().private_key)

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 
 import psutil
+import trio
 from libp2p.network.swarm import Swarm
 from multiaddr import Multiaddr
 
@@ -19,7 +20,7 @@ from bootstrap.errors import AddressError as Unparsable
 from p2pnode.errors import ConfigError
 
 
-def checked(text: str, where: str) -> Endpoint:
+async def checked(text: str, where: str) -> Endpoint:
     """The parsed address. Raises ConfigError if it is malformed or its port is taken."""
     try:
         endpoint = parse_listen(text, where)
@@ -27,9 +28,9 @@ def checked(text: str, where: str) -> Endpoint:
         raise ConfigError(str(error)) from None
     family = socket.AF_INET6 if endpoint.protocol == "ip6" else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with trio.socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((endpoint.host, endpoint.port))
+            await probe.bind((endpoint.host, endpoint.port))
             # With SO_REUSEADDR alone, bind succeeds beside a listener on some systems; listen never does.
             probe.listen(1)
     except OSError as error:
