@@ -26,6 +26,10 @@ class RawStream(Protocol):
         """Whom the encryption handshake proved at the other end."""
         ...
 
+    def is_quiet(self) -> bool:
+        """Whether, as far as is known here, nothing waits to be read and neither side has ended or reset it."""
+        ...
+
     async def read(self, max_bytes: int) -> bytes:
         """1..max_bytes bytes, or b"" at the end. Safe to cancel. Raises StreamBroken."""
         ...

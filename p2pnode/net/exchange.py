@@ -39,7 +39,17 @@ ANSWER_WAIT_S = 600.0
 class Exchange:
     """A conversation with `peer_id`. Raises errors.PeerLost if the peer goes, resets, or talks nonsense."""
 
-    __slots__ = ("_link", "_patience_s", "_stream", "_unread", "_unsent", "nonsense", "payload_bytes", "peer_id")
+    __slots__ = (
+        "_link",
+        "_patience_s",
+        "_stream",
+        "_unread",
+        "_unsent",
+        "bounded",
+        "nonsense",
+        "payload_bytes",
+        "peer_id",
+    )
 
     def __init__(self, stream: RawStream, spec: ProtocolSpec, side: Side) -> None:
         self._stream = stream
@@ -47,6 +57,8 @@ class Exchange:
         self._patience_s = ANSWER_WAIT_S if side is Side.ASKER else UPLOAD_WAIT_S
         self._unread = False
         self._unsent = 0
+        #: The caller bounds the whole conversation, so that no single answer needs a bound of its own.
+        self.bounded = False
         self.peer_id = stream.peer_id
         #: Announced with the message received last.
         self.payload_bytes = 0
@@ -63,18 +75,11 @@ class Exchange:
         """Whether an announced payload was not sent to its end: then nothing else can be said on this stream."""
         return self._unsent > 0
 
-    async def still_open(self) -> bool:
-        """Between exchanges: whether the peer has neither ended nor reset the stream, as far as is known
-        here.
+    def still_open(self) -> bool:
+        """Between exchanges: whether the peer has neither ended nor reset the stream, nor said what nobody asked
+        for, as far as is known here.
         """
-        try:
-            with trio.move_on_after(0):
-                await self._stream.read(READ_BYTES)
-                # Either the end, or bytes that nobody asked for.
-                return False
-        except StreamBroken:
-            return False
-        return True
+        return self._stream.is_quiet()
 
     async def send(self, message: Message, payload: bytes | bytearray | memoryview = b"") -> None:
         """Say something, with its payload. Raises LocalProtocolError if it may not be said now, PeerLost."""
@@ -116,14 +121,19 @@ class Exchange:
         """The next message. Raises the error that the peer answered, PeerLost, or LocalProtocolError if the
         payload of the last message was not read.
         """
+        if self.bounded:
+            return await self._receive()
         with trio.move_on_after(self._patience_s):
-            event = await self._next()
-            if not isinstance(event, Received):
-                self._refuse(event)
-            if isinstance(event.message, Error):
-                raise _named(event.message)
-            return event.message
+            return await self._receive()
         raise errors.PeerLost(f"{self.peer_id} said nothing for {self._patience_s:g} s")
+
+    async def _receive(self) -> Message:
+        event = await self._next()
+        if not isinstance(event, Received):
+            self._refuse(event)
+        if isinstance(event.message, Error):
+            raise _named(event.message)
+        return event.message
 
     async def next_request(self) -> Received | UnknownVerb | None:
         """For an answerer between exchanges: the next request, or None when the asker has no more."""

@@ -150,6 +150,7 @@ class Peers:
             known = self._entry(peer_id)
             async with known.slots.setdefault(spec.protocol_id, trio.Semaphore(self._streams_max)):
                 exchange = await self._stream(peer_id, spec)
+                exchange.bounded = timeout_s is not None
                 try:
                     await exchange.send(request, payload)
                     yield exchange
@@ -199,7 +200,7 @@ class Peers:
         while idle:
             last = idle.pop()
             rested_s = self._clock.now() - last.since
-            if rested_s < FRESH_S or (rested_s < IDLE_S and await last.exchange.still_open()):
+            if rested_s < FRESH_S or (rested_s < IDLE_S and last.exchange.still_open()):
                 return last.exchange
             await last.exchange.close()
         await self._connect(peer_id)

@@ -54,6 +54,12 @@ class YamuxedStream:
             finally:
                 self._connection.watchers.pop(self._id, None)
 
+    def is_quiet(self) -> bool:
+        """Whether, as far as is known here, nothing waits to be read and neither side has ended or reset it."""
+        connection, muxed = self._connection, self._muxed
+        over = muxed.reset_received or muxed.recv_closed or muxed.send_closed or muxed.closed
+        return not (over or connection.stream_buffers.get(self._id) or connection.event_shutting_down.is_set())
+
     async def read(self, max_bytes: int) -> bytes:
         """1..max_bytes bytes, or b"" at the end. Safe to cancel. Raises StreamBroken."""
         buffer = self._connection.stream_buffers.get(self._id)

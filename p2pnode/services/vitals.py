@@ -15,10 +15,10 @@ import trio
 
 from p2pnode.env import Env
 
-#: Seconds between samples: what `health` shows is never older than this.
-SAMPLE_S = 1.0
 #: Seconds between two measurements of the loop's lag: often enough to meet a stall of that length.
 LAG_PROBE_S = 0.25
+#: Measurements between two samples: what `health` shows is about a second old at most.
+SAMPLE_PROBES = 4
 #: Measurements that the worst recent lag is taken over: five seconds.
 LAG_PROBES = 20
 
@@ -46,6 +46,7 @@ class Vitals:
         self._latest: Sample | None = None
         self._lags: deque[float] = deque([0.0], maxlen=LAG_PROBES)
         self._network_bytes: int | None = None
+        self._sampling = False
 
     @property
     def lag_s(self) -> float:
@@ -66,22 +67,23 @@ class Vitals:
         """Take the first sample, then go on in `nursery` until it is cancelled."""
         self._started = self._env.clock.now()
         await self._sample()
-        nursery.start_soon(self._keep_sampling)
-        nursery.start_soon(self._measure_lag)
+        nursery.start_soon(self._keep_sampling, nursery)
 
-    async def _keep_sampling(self) -> None:
+    async def _keep_sampling(self, nursery: trio.Nursery) -> None:
         while True:
-            await trio.sleep(SAMPLE_S)
-            await self._sample()
-
-    async def _measure_lag(self) -> None:
-        while True:
-            due = self._env.clock.now() + LAG_PROBE_S
-            await trio.sleep(LAG_PROBE_S)
-            self._lags.append(max(0.0, self._env.clock.now() - due))
+            for _ in range(SAMPLE_PROBES):
+                due = self._env.clock.now() + LAG_PROBE_S
+                await trio.sleep(LAG_PROBE_S)
+                self._lags.append(max(0.0, self._env.clock.now() - due))
+            if not self._sampling:  # a hanging filesystem must not stop the measuring of lag
+                nursery.start_soon(self._sample)
 
     async def _sample(self) -> None:
-        read = await self._env.executor.run(self._env.machine.read, self._path)
+        self._sampling = True
+        try:
+            read = await self._env.executor.run(self._env.machine.read, self._path)
+        finally:
+            self._sampling = False
         now = self._env.clock.now()
         rate = 0.0
         if self._network_bytes is not None and self._latest is not None:

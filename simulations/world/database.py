@@ -173,7 +173,7 @@ class SimConnection(sqlite3.Connection):
 
     _database: SimDatabase
     _gate: Gate
-    _level: str
+    _level: str  # of synchronous
 
     def attach(self, database: SimDatabase, gate: Gate) -> None:
         self._database = database
@@ -210,8 +210,9 @@ class SimConnection(sqlite3.Connection):
         )
 
     def _note_level(self, sql: str) -> None:
-        for level in _SYNCHRONOUS.findall(sql):
-            self._level = _LEVELS.get(level, level.upper())
+        for found in _SYNCHRONOUS.finditer(sql):
+            level = found.group(1).upper()
+            self._level = _LEVELS.get(level, level)
 
     def _bound(self, sql: str, word: str) -> sqlite3.Cursor:
         """BEGIN, COMMIT and ROLLBACK."""

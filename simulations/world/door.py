@@ -44,6 +44,7 @@ class Door:
         #: It answers nobody any more; `dark`: because its machine has no power, so that nobody is told.
         self.dead = False
         self.dark = False
+        self.life = life
         self._address = address
         self._nursery = nursery
         self._context = copy_context()
@@ -66,6 +67,8 @@ class Door:
         await trio.lowlevel.checkpoint()
         reasons: list[str] = []
         for text in addresses:
+            if self.dead:
+                raise DialFailed("this machine is dead")
             if peer_id in self._ends:
                 return ""
             self.network.counts["dials"] += 1
@@ -105,7 +108,12 @@ class Door:
         network, there = self.network, self.network.door_at(address)
         if there is None or there is self:
             return network.conditions.latency_s  # refused, by whoever routes there
-        if there.dark or not (network.is_open(self.name, there.name) and network.is_open(there.name, self.name)):
+        paused = there.life.resumes_at > network.clock.current_time()
+        if (
+            there.dark
+            or paused
+            or not (network.is_open(self.name, there.name) and network.is_open(there.name, self.name))
+        ):
             return None
         round_trips = 1 if there.dead else HANDSHAKE_ROUND_TRIPS
         return sum(

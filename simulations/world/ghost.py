@@ -46,6 +46,10 @@ class Ghost:
         self._data = data
         self._broken = False
 
+    def is_quiet(self) -> bool:
+        """It has something to say as long as it is there."""
+        return False
+
     async def read(self, max_bytes: int) -> bytes:
         """What is left of the request, then the end."""
         await trio.lowlevel.checkpoint()

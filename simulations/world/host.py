@@ -23,7 +23,7 @@ from simulations.world.clock import SimClock
 from simulations.world.disk import Backup, SimDisk
 from simulations.world.executor import SimExecutor
 from simulations.world.life import Life
-from simulations.world.loop import HOST
+from simulations.world.loop import SPEAKER
 from simulations.world.machine import SimMachine
 from simulations.world.mount import Mount
 from simulations.world.sql import NoSql
@@ -117,7 +117,8 @@ class Host:
             raise self.failure
 
     async def _live(self, life: Life, mount: Mount, ready: trio.Event, stop: trio.Event) -> None:
-        HOST.set(self.name)
+        SPEAKER.set(life)
+        life.on_death(self._bury)
         world = self._world
         env = Env(
             self.clock,
@@ -139,13 +140,16 @@ class Host:
                 self.failure = error
                 world.trace.note("failed", self.name, type(error).__name__)
         finally:
-            powerless, self.node = life.dead, None
+            powerless = life.dead
             life.die()
             if powerless:
                 self.crashes.append(self.disk.crash())
             self._life = self._mount = None
             ready.set()
             self._ended.set()
+
+    def _bury(self) -> None:
+        self.node = None
 
     async def stop(self) -> None:
         """Stop the node as its user would: it says goodbye. Returns when it is down."""
@@ -157,10 +161,23 @@ class Host:
         """The power goes; bytes that the disk lost. Nothing at all on a host that is down."""
         if self._life is None:
             return 0
-        self._world.trace.note("crashes", self.name)
-        self._life.die()
+        self.cut_power()
         await self._ended.wait()
         return self.crashes[-1]
+
+    def cut_power(self) -> None:
+        """`crash`, for whoever does not wait: from here on nothing that the node does has any effect."""
+        if self._life is not None:
+            self._world.trace.note("crashes", self.name)
+            self._life.die()
+
+    def pause(self, seconds: float) -> None:
+        """The node's process stands still for so long (SIGSTOP): its clocks go on, its machine still answers for it
+        on connections that stand, and when it goes on everything that was due meanwhile is due at once.
+        """
+        if self._life is not None:
+            self._world.trace.note("pauses", self.name, seconds)
+            self._life.pause(seconds)
 
     def crash_at_disk_op(self, changes: int = 1) -> None:
         """The power goes within the so-manieth change to the disk from now (1 is the next): a write torn, a commit

@@ -31,6 +31,8 @@ class Life:
         self.clock = clock
         self.dead = False
         self.scope = trio.CancelScope()  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        #: Until when its process stands still.
+        self.resumes_at = 0.0
         self._mourners: list[Callable[[], None]] = []
         self._resting: dict[trio.lowlevel.Task, None] = {}
 
@@ -50,6 +52,19 @@ class Life:
             trio.lowlevel.reschedule(task)
         self.scope.cancel()
 
+    def pause(self, seconds: float) -> None:
+        """No task of this life runs for so long: whatever would wake one is put off until then.
+
+        Deadlines are found through trio's private tree of cancel scopes; there is no public way to its leaves.
+        """
+        self.resumes_at = self.clock.current_time() + seconds
+        statuses = [self.scope._cancel_status]  # pyright: ignore[reportAttributeAccessIssue]
+        while statuses:
+            status = statuses.pop()
+            statuses.extend(status._children)  # a set, but all of them get the same
+            if status._scope.deadline < self.resumes_at:
+                status._scope.deadline = self.resumes_at
+
     def check(self) -> None:
         """Raises Dead."""
         if self.dead:
@@ -68,7 +83,9 @@ class Life:
             raise Dead
 
     def _wake(self, task: trio.lowlevel.Task) -> None:
-        if self._resting.pop(task, self) is None:
+        if self.resumes_at > self.clock.current_time():
+            self.clock.at(self.resumes_at, self._wake, task)
+        elif self._resting.pop(task, self) is None:
             trio.lowlevel.reschedule(task)
 
 

@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
 from traceback import format_exc
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import trio
@@ -31,8 +31,8 @@ from simulations.world.chance import stream
 
 T = TypeVar("T")
 
-#: Virtual seconds between two collections of garbage.
-COLLECT_S = 30.0
+#: Virtual seconds between two collections of garbage; each takes as long as ten seconds of twenty calm nodes.
+COLLECT_S = 100.0
 #: Logged errors kept, and lines of any level when they are wanted.
 ERRORS_MAX, LINES_MAX = 100, 5_000
 
@@ -79,7 +79,10 @@ class VirtualClock(trio.abc.Clock):
 
 @dataclass(slots=True)
 class Logged:
-    """What the program logged: (virtual time, host, event, fields). Errors always, the rest when it is wanted."""
+    """What the program logged: (virtual time, host, event, fields). Errors always, the rest when it is wanted.
+
+    The last words of the dead are not written down: a machine without power logs nothing.
+    """
 
     verbose: bool
     errors: list[tuple[float, str, str, dict[str, Any]]] = field(default_factory=list)
@@ -87,9 +90,13 @@ class Logged:
 
     def take(self, _logger: object, level: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:
         """structlog's last processor: keep it, write nothing."""
+        speaker = SPEAKER.get()
+        if speaker is not None and speaker.dead:
+            raise structlog.DropEvent
         if fields.pop("exc_info", None):
             fields["traceback"] = format_exc()
-        line = (trio.current_time(), HOST.get(), str(fields.pop("event")), dict(fields))
+        name = "" if speaker is None else speaker.name
+        line = (trio.current_time(), name, str(fields.pop("event")), dict(fields))
         if level in ("error", "exception", "critical") and len(self.errors) < ERRORS_MAX:
             self.errors.append(line)
         if self.verbose:
@@ -97,8 +104,15 @@ class Logged:
         raise structlog.DropEvent
 
 
-#: The machine on which the present task runs, for the log.
-HOST: ContextVar[str] = ContextVar("HOST", default="")
+class Speaker(Protocol):
+    """Whose task it is that logs."""
+
+    name: str
+    dead: bool
+
+
+#: The life that the present task belongs to, for the log.
+SPEAKER: ContextVar[Speaker | None] = ContextVar("SPEAKER", default=None)
 #: What is logged in this run.
 LOGGED: ContextVar[Logged] = ContextVar("LOGGED")
 #: This run's clock, for its agenda.

@@ -111,7 +111,10 @@ class Pipe:
         clock.at(when, self._come, what)
 
     def _come(self, what: bytes | str) -> None:
-        if self.waiting:
+        resumes_at = self.target.end.door.life.resumes_at
+        if resumes_at > self.source.network.clock.current_time():
+            self.source.network.clock.at(resumes_at, self._come, what)
+        elif self.waiting:
             self.waiting.append(what)
         elif self.source.passes():
             self._deliver(what)
@@ -179,6 +182,10 @@ class SimStream:
         self._reader: trio.lowlevel.Task | None = None
 
     # -- p2pnode.env.net.RawStream -------------------------------------------------------------------------------
+
+    def is_quiet(self) -> bool:
+        """Whether, as far as is known here, nothing waits to be read and neither side has ended or reset it."""
+        return not (self._buffer or self._finished or self._closed or self._broken)
 
     async def read(self, max_bytes: int) -> bytes:
         """1..max_bytes bytes, or b"" at the end. Safe to cancel. Raises StreamBroken."""

@@ -91,5 +91,7 @@ async def open_world(seed: int) -> AsyncIterator[World]:
             finally:
                 with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
                     for host in world.hosts.values():
-                        await host.crash()
+                        host.cut_power()
+                    for host in world.hosts.values():
+                        await host.until_down()
                 nursery.cancel_scope.cancel()
