@@ -270,7 +270,7 @@ def _from_file(path: Path | None, *, must_exist: bool) -> dict[str, dict[str, An
         if must_exist:
             raise ConfigError(f"{path}: no such file", advice="Give --config a TOML file that exists.") from None
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number beyond all bounds
         raise ConfigError(f"{path}: {error}", advice="Write it as TOML.") from None
     for section, values in tables.items():
         if not isinstance(values, dict):

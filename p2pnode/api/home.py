@@ -21,6 +21,8 @@ from p2pnode.errors import SwarmUnreachable, UsageError
 API_FILE = "api"
 CONFIG_FILE = "config.toml"
 LOG_FILE = "catalog.db"
+#: The largest process id that any Linux gives out.
+PID_MAX = 1 << 22
 #: Files in the home that are fetched, or being fetched, only to be sent on.
 FETCHED_PREFIX = ".get-"
 
@@ -69,9 +71,12 @@ def read_api_file(home: Path) -> ApiAccess | None:
     """What `HOME/api` says, or None without a readable one."""
     try:
         found = json.loads((home / API_FILE).read_text())
-        return ApiAccess(**{name: found[name] for name in ("url", "token", "pid", "node_id")})
-    except (OSError, ValueError, KeyError, TypeError):
+        access = ApiAccess(**{name: found[name] for name in ("url", "token", "pid", "node_id")})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    texts = (access.url, access.token, access.node_id)
+    whole = all(type(text) is str for text in texts) and type(access.pid) is int and 0 < access.pid <= PID_MAX
+    return access if whole else None
 
 
 def running_node(home: Path) -> ApiAccess | None:

@@ -60,7 +60,7 @@ def read_receipt(holder: str, body: bytes, signature: bytes, verify: Callable[[s
         receipt = Receipt(holder, cid, rows, size, stats, signature)
         if not isinstance(cid, bytes) or type(rows) is not int or type(size) is not int or receipt.body != body:
             raise ValueError("not canonical")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise IntegrityError("A receipt cannot be read.", holder=holder) from error
     return receipt
 
@@ -145,7 +145,7 @@ def decode_draft(data: bytes, verify: Callable[[str, bytes, bytes], bool]) -> Ve
             publish=plain.get("publish", ""),
         )
         _check(draft)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"The proposed version cannot be read: {error}") from error
     return draft
 

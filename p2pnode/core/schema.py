@@ -253,9 +253,25 @@ def schema_bytes(schema: pa.Schema) -> bytes:
 def schema_of_bytes(data: bytes) -> pa.Schema:
     """Back from `schema_bytes`. Raises SchemaMismatch for bytes that are no schema."""
     try:
-        return pa.ipc.read_schema(pa.py_buffer(data))
-    except (pa.ArrowException, OSError, EOFError) as wrong:
+        schema = pa.ipc.read_schema(pa.py_buffer(data))
+        _look_through(schema)
+    except (pa.ArrowException, OSError, EOFError, ValueError, RecursionError) as wrong:
         raise SchemaMismatch(f"not an Arrow schema: {wrong}") from None
+    return schema
+
+
+def _look_through(fields: Iterable[pa.Field]) -> None:
+    """Raise ValueError now, rather than wherever it is first looked at, for what Arrow reads without checking:
+    names that are no UTF-8, lists of less than no items.
+    """
+    for field in fields:
+        kind = field.type
+        str(field.name)
+        if pa.types.is_timestamp(kind):
+            str(kind.tz)
+        if pa.types.is_fixed_size_list(kind) and kind.list_size < 0:
+            raise ValueError(f"{field.name!r} is a list of {kind.list_size} items")
+        _look_through(kind.field(index) for index in range(kind.num_fields))
 
 
 # -- fitting data to it

@@ -104,6 +104,6 @@ def _parse(wire: bytes) -> Ticket:
         )
         if not well_formed or not isinstance(ticket.expires, int) or ticket.body() != wire[:-_SIGNATURE_BYTES]:
             raise ValueError("not canonical")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Unauthorized("The ticket cannot be read.") from error
     return ticket

@@ -61,7 +61,7 @@ class Proposals:
             if kind == "delete":
                 await self._datasets.delete_here(wish["dataset"])
                 return libipld.encode_dag_cbor({"dataset": wish["dataset"]})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UsageError(f"The proposal cannot be read: {error}") from error
         raise UsageError(f"There is no proposal of kind {kind!r}.")
 

@@ -49,9 +49,10 @@ def _read(disk: Disk, home: Path) -> dict[str, int]:
     try:
         with disk.open(home / _FILE, "rb") as file:
             found = json.loads(file.read())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # a convenience: without it the system chooses
-    return {str(text): int(port) for text, port in found.items()} if isinstance(found, dict) else {}
+    ports = found if isinstance(found, dict) else {}
+    return {text: port for text, port in ports.items() if type(port) is int and 0 < port < 65536}
 
 
 def _is_free(text: str, port: int | None) -> bool:

@@ -1,0 +1,188 @@
+"""Feeds every parser with accidents, and says which it did not stand.
+
+A case is its target, its seed and its number: `python -m tests.fuzz --target event --seed 0 --case 4711` runs that one
+again, with a traceback. A run prints one JSON line with its figures and fails if anything but a parser's own refusal
+left it, if a case took more than CASE_CPU_S of processor time, or if memory grew after the first fifth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import gc
+import json
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import FrameType
+
+import psutil
+
+from tests.fuzz.targets import TARGETS, Target
+
+#: Processor seconds for one case: a thousand times what any takes. Not wall time, which others on the machine spend.
+CASE_CPU_S = 5.0
+#: Seconds after which a case that no signal reaches (inside C) ends the process with every stack.
+HANG_S = 120.0
+#: Memory may grow by this much after the first fifth of the cases.
+GROWTH_MAX = 0.05
+#: Cases of one target in a row, so that each has its turn early.
+TURN = 200
+#: Failures of one target that are told; the rest are likely the same ones.
+TOLD_MAX = 3
+CORPUS = Path(__file__).with_name("corpus.jsonl")
+
+
+class Hang(BaseException):
+    """A case that goes on and on. No parser catches it by mistake."""
+
+
+@dataclass
+class Tally:
+    """What a run found."""
+
+    cases: int = 0
+    accepted: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+    slowest: str = ""
+    warm_bytes: int = 0
+    end_bytes: int = 0
+
+
+def case_of(target: Target, seed: int, number: int) -> bytes:
+    """The bytes of one case."""
+    return target.make(Random(f"{seed}/{target.name}/{number}"))
+
+
+def judge(target: Target, data: bytes) -> tuple[bool, str]:
+    """Whether the parser took it, and what it must never have said ("" if nothing)."""
+    try:
+        target.read(data)
+    except target.refusals:
+        return False, ""
+    except (Exception, Hang) as error:  # noqa: BLE001  # this is the oracle
+        return False, f"{type(error).__name__}: {str(error)[:200]}"
+    return True, ""
+
+
+def corpus() -> Iterator[tuple[Target, str, bytes]]:
+    """Cases that once failed, with what was wrong."""
+    by_name = {target.name: target for target in TARGETS}
+    for line in CORPUS.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        yield by_name[entry["target"]], entry["why"], bytes.fromhex(entry["hex"])
+
+
+def run(seed: int, cases: int, targets: Iterable[Target] = TARGETS) -> Tally:
+    """So many cases, shared out among the targets."""
+    chosen = list(targets)
+    total = sum(target.share for target in chosen)
+    left = {target.name: max(1, cases * target.share // total) for target in chosen}
+    numbers: Counter[str] = Counter()
+    tally = Tally()
+    warm_at = sum(left.values()) // 5
+    before = signal.signal(signal.SIGVTALRM, _too_long)
+    try:
+        while any(left.values()):
+            for target in chosen:
+                faulthandler.dump_traceback_later(HANG_S, exit=True)
+                for _ in range(min(TURN, left[target.name])):
+                    _one(target, seed, numbers[target.name], tally)
+                    numbers[target.name] += 1
+                    left[target.name] -= 1
+            if not tally.warm_bytes and tally.cases >= warm_at:
+                tally.warm_bytes = memory()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGVTALRM, before)
+    tally.end_bytes = memory()
+    return tally
+
+
+def _one(target: Target, seed: int, number: int, tally: Tally) -> None:
+    data = case_of(target, seed, number)
+    started = time.process_time()
+    signal.setitimer(signal.ITIMER_VIRTUAL, CASE_CPU_S)
+    accepted, failure = judge(target, data)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    took_s = time.process_time() - started
+    tally.cases += 1
+    (tally.accepted if accepted else tally.refused)[target.name] += 1
+    if took_s > tally.slowest_s:
+        tally.slowest_s, tally.slowest = took_s, f"{target.name}/{number}"
+    if failure:
+        tally.failed[target.name] += 1
+    if failure and tally.failed[target.name] <= TOLD_MAX:
+        again = f"python -m tests.fuzz --target {target.name!r} --seed {seed} --case {number}"
+        tally.failures.append(f"{target.name}: {failure}\n    {again}")
+
+
+def _too_long(number: int, frame: FrameType | None) -> None:
+    raise Hang(f"more than {CASE_CPU_S:g} s of processor time")
+
+
+def memory() -> int:
+    """Resident bytes, with what nobody uses given back."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    return psutil.Process().memory_info().rss
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    arguments.add_argument("--cases", type=int, default=10_000)
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--target", choices=[target.name for target in TARGETS])
+    arguments.add_argument("--case", type=int)
+    wanted = arguments.parse_args(argv)
+    chosen = [target for target in TARGETS if wanted.target in (None, target.name)]
+    if wanted.case is not None:
+        return _again(chosen[0], wanted.seed, wanted.case)
+    started = time.perf_counter()
+    tally = run(wanted.seed, wanted.cases, chosen)
+    growth = tally.end_bytes / tally.warm_bytes - 1
+    if growth > GROWTH_MAX:
+        tally.failures.append(f"memory grew by {growth:.1%}: {tally.warm_bytes} -> {tally.end_bytes} bytes")
+    report = {
+        "ok": not tally.failures,
+        "seed": wanted.seed,
+        "cases": tally.cases,
+        "accepted": sum(tally.accepted.values()),
+        "refused": sum(tally.refused.values()),
+        "seconds": round(time.perf_counter() - started, 1),
+        "slowest_cpu_s": round(tally.slowest_s, 3),
+        "slowest": tally.slowest,
+        "memory_growth": round(growth, 4),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "accepted_by_target": dict(tally.accepted),
+        "failures": tally.failures,
+    }
+    print(json.dumps(report))
+    for failure in tally.failures:
+        print(failure, file=sys.stderr)
+    return 0 if not tally.failures else 1
+
+
+def _again(target: Target, seed: int, number: int) -> int:
+    data = case_of(target, seed, number)
+    print(json.dumps({"target": target.name, "hex": data.hex() if len(data) < 4096 else f"{len(data)} bytes"}))
+    try:
+        target.read(data)
+    except target.refusals as refusal:
+        print(f"refused: {refusal}")
+    except Exception:  # noqa: BLE001  # shown, which is what this is for
+        traceback.print_exc()
+        return 1
+    return 0
