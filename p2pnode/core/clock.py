@@ -27,7 +27,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from p2pnode.core import records
 from p2pnode.core.cid import DIGEST_BYTES
@@ -48,11 +48,9 @@ _MODULUS = 1 << 256
 _ROLES: tuple[NodeRole | None, ...] = (None, *sorted(NodeRole))
 _DEFINING = (records.DEFINE, records.VERSION, records.DELETE, records.READMIT)
 
-#: (author, session) -> how many of its events are known: 0…n-1.
-Marks = Mapping[tuple[str, bytes], int]
 Read = Callable[[bytes], Event]
-#: Rows whose heights rise, and which of them: first and past the last.
-_Run: TypeAlias = tuple[Sequence[int], int, int]
+#: Rows, and how many of them, whose heights rise.
+_Run: TypeAlias = tuple[Sequence[int], int]
 
 
 class Verdict(Enum):
@@ -305,7 +303,7 @@ class MerkleClock:
     def ruling(self) -> Callable[[Event], bool]:
         """`counts` as of this moment, of events that are here; for a thread."""
         find, ruling = self._index.row, self._forks.ruling
-        return lambda event: event.author not in ruling.accused or ruling.counts(find(event.id))
+        return lambda event: event.author not in ruling.accused or ((row := find(event.id)) >= 0 and ruling.counts(row))
 
     # -- answers -------------------------------------------------------------------------------------------
 
@@ -342,7 +340,7 @@ class MerkleClock:
 
     def events(self) -> Iterator[Event]:
         """All of it, in (height, id) order: parents first. Reads the disk, so it is for threads."""
-        return (event for _, event_id in self._rising({}, 0, None) if (event := self.get(event_id)) is not None)
+        return (event for _, event_id in self._rising(0, None) if (event := self.get(event_id)) is not None)
 
     @property
     def fingerprint(self) -> bytes:
@@ -367,40 +365,21 @@ class MerkleClock:
         """
         return sorted(self._authors[author].leaves) if author in self._authors else []
 
-    def marks(self) -> dict[tuple[str, bytes], int]:
-        """How far each author's sessions are known, in sorted order."""
-        return {
-            (author, session): len(self._slots[number])
-            for author, known in sorted(self._authors.items())
-            for session, number in sorted(known.sessions.items())
-        }
-
-    def missing(self, marks: Marks) -> list[bytes]:
-        """What a peer with these marks lacks, in (height, id) order.
-
-        A session that forked is served from its first fork on: marks cannot tell the branches apart.
-        """
-        return [event_id for _, event_id in self._rising(marks, 0, None)]
-
     def between(self, low: int, high: int | None = None) -> list[bytes]:
         """The events of heights low ≤ h < high, in (height, id) order."""
-        return [event_id for _, event_id in self._rising({}, low, high)]
+        return [event_id for _, event_id in self._rising(low, high)]
 
-    def _rising(self, marks: Marks, low: int, high: int | None) -> Iterator[tuple[int, bytes]]:
+    def _rising(self, low: int, high: int | None) -> Iterator[tuple[int, bytes]]:
         """As of this moment, also when it is drawn later."""
         runs: list[_Run] = []
-        for author, known in list(self._authors.items()):
-            for session, number in list(known.sessions.items()):
-                fork = self._first_fork(author, number)
-                straight = len(self._slots[number]) if fork is None else fork
-                runs.append((self._slots[number], min(marks.get((author, session), 0), straight), straight))
-                if fork is not None:
-                    branches = self._branches(author, number, fork)
-                    runs.append((branches, 0, len(branches)))
+        for number, slots in enumerate(list(self._slots)):
+            fork = self._first_fork(number)
+            runs.append((slots, len(slots) if fork is None else fork))
+            if fork is not None:
+                branches = self._branches(number, fork)
+                runs.append((branches, len(branches)))
         rising = self._index.rising
-        return heapq.merge(
-            *(self._orders(rows, rising(rows, start, stop, low, high)) for rows, start, stop in runs if start < stop)
-        )
+        return heapq.merge(*(self._orders(rows, rising(rows, stop, low, high)) for rows, stop in runs if stop))
 
     def _orders(self, rows: Sequence[int], places: range) -> Iterator[tuple[int, bytes]]:
         return (self._index.order(rows[place]) for place in places)
@@ -443,14 +422,15 @@ class MerkleClock:
                     theirs.add(past)
         return [event_id for _, event_id in sorted(map(index.order, beyond))]
 
-    def _first_fork(self, author: str, session: int) -> int | None:
+    def _first_fork(self, session: int) -> int | None:
         """The sequence of a session's first fork."""
+        author = self._index.sessions[session][0]
         return min((sequence for number, sequence in list(self._forks.of(author)) if number == session), default=None)
 
-    def _branches(self, author: str, session: int, fork: int) -> list[int]:
+    def _branches(self, session: int, fork: int) -> list[int]:
         """The rows of a session from its first fork on, in (height, id) order."""
         rows = set(self._slots[session][fork:])
-        for (number, _), branches in list(self._forks.of(author).items()):
+        for (number, _), branches in list(self._forks.of(self._index.sessions[session][0]).items()):
             rows.update(branches if number == session else ())
         return sorted(rows, key=self._index.order)
 
@@ -472,6 +452,33 @@ class MerkleClock:
             parents=parents,
             height=1 + max(stands_on),
         )
+
+    # -- kept over a restart ---------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """All but the events and what waits, as plain data for `load`."""
+        return {
+            "index": self._index.dump(),
+            "slots": [slots.tobytes() for slots in self._slots],
+            "forks": self._forks.dump(),
+            "authors": [[author, sorted(known.leaves), known.tip] for author, known in self._authors.items()],
+            "heads": sorted(self._heads),
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def load(cls, genesis: bytes, dump: Mapping[str, Any], read: Read) -> MerkleClock:
+        """The clock that gave that dump. The dump is trusted: whoever keeps it checks that it is whole."""
+        clock = cls(genesis, read)
+        clock._index = EventIndex.load(dump["index"])
+        clock._forks = Forks.load(clock._index, dump["forks"])
+        clock._slots = [array("i", slots) for slots in dump["slots"]]
+        clock._authors = {author: _Author({}, set(leaves), tip) for author, leaves, tip in dump["authors"]}
+        for number, (author, session) in enumerate(clock._index.sessions):
+            clock._authors[author].sessions[session] = number
+        clock._heads = set(dump["heads"])
+        clock._sum = int.from_bytes(dump["fingerprint"], "big")
+        return clock
 
     @property
     def waiting(self) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from p2pnode.core.cid import CID_BYTES, DIGEST_BYTES, record_cid
 
@@ -142,31 +143,34 @@ class EventIndex:
                 other = previous[other]
         return one
 
-    def rising(self, rows: Sequence[int], start: int, stop: int, low: int, high: int | None) -> range:
-        """The part of start…stop of `rows`, whose heights rise, with low ≤ height < high."""
-        places = range(start, stop)
+    def rising(self, rows: Sequence[int], stop: int, low: int, high: int | None) -> range:
+        """The places before `stop` in `rows`, whose heights rise, with low ≤ height < high."""
+        places = range(stop)
         first = bisect_left(places, low, key=lambda place: self.height[rows[place]])
-        last = len(places) if high is None else bisect_left(places, high, key=lambda place: self.height[rows[place]])
-        return places[first : max(first, last)]
+        last = stop if high is None else bisect_left(places, high, key=lambda place: self.height[rows[place]])
+        return range(first, max(first, last))
 
     # -- to disk and back --------------------------------------------------------------------------------------
 
-    def dump(self) -> dict[str, bytes]:
+    def dump(self) -> dict[str, Any]:
         """The columns as this machine keeps numbers: for its own disk alone."""
         columns = {name: getattr(self, name).tobytes() for name in _COLUMNS}
-        return {**columns, "digests": bytes(self._digests), "pasts": self._pasts.tobytes()}
+        return {
+            **columns,
+            "digests": bytes(self._digests),
+            "pasts": self._pasts.tobytes(),
+            "sessions": [list(session) for session in self.sessions],
+        }
 
     @classmethod
-    def load(cls, columns: Mapping[str, bytes]) -> EventIndex:
-        """What `dump` wrote. Raises ValueError if the columns do not fit each other."""
+    def load(cls, dump: Mapping[str, Any]) -> EventIndex:
+        """The index that gave that dump."""
         index = cls()
         for name in _COLUMNS:
-            getattr(index, name).frombytes(columns[name])
-        index._digests += columns["digests"]
-        index._pasts.frombytes(columns["pasts"])
-        count = len(index)
-        if any(len(getattr(index, name)) != count for name in _COLUMNS) or len(index._digests) != count * DIGEST_BYTES:
-            raise ValueError("columns of different lengths")
-        for row in range(count):
+            getattr(index, name).frombytes(dump[name])
+        index._digests += dump["digests"]
+        index._pasts.frombytes(dump["pasts"])
+        index.sessions = [(author, session) for author, session in dump["sessions"]]
+        for row in range(len(index)):
             index._find_by(index.id(row), row)
         return index

@@ -13,7 +13,9 @@ here before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from p2pnode.core.event_index import NO_ROW, EventIndex
 from p2pnode.core.records import Readmission
@@ -163,3 +165,27 @@ class Forks:
         index = self._index
         kept = (index.row(said.keep) for row in forgiven_by if (said := self._readmissions[row][1]).keep is not None)
         return frozenset(row for row in kept if row != NO_ROW and index.author(row) == author)
+
+    # -- kept over a restart ---------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """Plain data for `load`; what counts follows from it."""
+        return {
+            "forks": [[author, *slot, rows] for author, slots in self._forks.items() for slot, rows in slots.items()],
+            "readmissions": [
+                [row, readmitted, list(said.forks), said.keep] for row, (readmitted, said) in self._readmissions.items()
+            ],
+            "cleared": [sorted(rows) for rows in self._cleared],
+        }
+
+    @classmethod
+    def load(cls, index: EventIndex, dump: Mapping[str, Any]) -> Forks:
+        """What gave that dump, over the same index."""
+        forks = cls(index)
+        for author, session, sequence, rows in dump["forks"]:
+            forks._forks.setdefault(author, {})[session, sequence] = rows
+        for row, readmitted, branches, keep in dump["readmissions"]:
+            forks._readmissions[row] = (readmitted, Readmission(tuple(branches), keep))
+        forks._cleared[:] = map(frozenset, dump["cleared"])
+        forks._stale = True
+        return forks

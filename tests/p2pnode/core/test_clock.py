@@ -39,7 +39,7 @@ class Swarm:
         return event
 
     def sync(self, here, there):
-        for event_id in self.clocks[there].missing(self.clocks[here].marks()):
+        for event_id in self.clocks[there].between(0):
             self.clocks[here].add(self.clocks[there].get(event_id))
 
 
@@ -51,8 +51,12 @@ def swarm(author):
     return swarm
 
 
+def leaves(clock):
+    return {author: clock.leaves(author) for author in clock.authors()}
+
+
 def state(clock):
-    return (len(clock), clock.fingerprint, clock.heads(), clock.height, clock.marks(), clock.forks())
+    return (len(clock), clock.fingerprint, clock.heads(), clock.height, leaves(clock), clock.forks())
 
 
 STEPS = st.lists(st.tuples(st.sampled_from(["write", "sync"]), st.integers(0, 2), st.integers(0, 2)), max_size=25)
@@ -80,22 +84,6 @@ def test_any_order_of_arrival_gives_the_same_clock(author, steps, order):
     assert shuffled.waiting == 0
     referenced = {past for event in swarm.all for past in event.past}
     assert straight.heads() == sorted({event.id for event in swarm.all} - referenced)
-
-
-def test_marks_fetch_exactly_what_is_missing_parents_first(swarm):
-    for n in range(5):
-        swarm.write(0, "note", body={"n": n})
-    swarm.sync(1, 0)
-    swarm.write(1, "note")
-    ours, theirs = swarm.clocks[2], swarm.clocks[1]
-    lacking = [theirs.get(event_id) for event_id in theirs.missing(ours.marks())]
-    assert {e.id for e in lacking} == {e.id for e in theirs.events()} - {e.id for e in ours.events()}
-    assert lacking == sorted(lacking, key=lambda e: e.order)
-    for event in lacking:
-        assert ours.add(event).verdict is Verdict.ADDED, "served in an order that needs no waiting"
-    for event_id in ours.missing(theirs.marks()):
-        theirs.add(ours.get(event_id))
-    assert state(ours) == state(theirs)
 
 
 def test_a_child_waits_for_its_parents_and_heads_stay_right(swarm):
@@ -236,8 +224,8 @@ def test_a_new_session_goes_on_from_the_last_one(author):
     again = author(1, session=7)
     event = again.write(clock, "note", "", {})
     assert clock.add(event).verdict is Verdict.ADDED
-    assert (event.sequence, event.previous) == (0, list(clock.missing({}))[1])
-    assert len(clock.marks()) == 2
+    assert (event.sequence, event.previous) == (0, clock.between(2)[0])
+    assert clock.leaves(me.peer_id) == [event.id]
 
 
 def test_two_tongues_are_kept_reported_and_do_not_count(swarm):
@@ -258,8 +246,7 @@ def test_two_tongues_are_kept_reported_and_do_not_count(swarm):
     assert not clock.counts(later)
     swarm.sync(0, 1)
     assert clock.counts(swarm.all[2]), "others are not touched"
-    # Marks cannot tell the branches apart, so the forked session is served from the fork on.
-    assert set(clock.missing(clock.marks())) >= {one.id, two.id, after.id}
+    assert clock.leaves(me.peer_id) == sorted([two.id, later.id])
 
 
 def test_forks_are_the_same_whichever_branch_came_first(swarm):

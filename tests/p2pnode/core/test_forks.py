@@ -181,6 +181,28 @@ ACTS = st.lists(
 )
 
 
+def play(author, acts) -> Court:
+    """What these acts make of a court."""
+    court = Court(author)
+    people = (court.offender, court.judge, court.accomplice)
+    last_readmit: dict[int, Event] = {}
+    for n, (act, one, other, flag) in enumerate(acts):
+        if act == "say":
+            court.say(people[one], str(n))
+        elif act == "fork":
+            court.two_tongues(people[one])
+        elif act == "readmit" and one != other:
+            forks = [f for f in court.clock.forks() if f.author == people[other].peer_id]
+            ids = [event_id for fork in forks[: 1 if flag else None] for event_id in fork.events]
+            if ids:
+                events = [court.clock.get(event_id) for event_id in ids]
+                keep = events[n % len(events)] if flag else None
+                last_readmit[other] = court.readmit(people[one], people[other], events, keep)
+        elif act == "up":
+            court.up_again(people[one], last_readmit.get(one) if flag else None)
+    return court
+
+
 def chain(events: dict[bytes, Event], event_id: bytes | None) -> set[bytes]:
     found = set()
     while event_id is not None:
@@ -218,23 +240,7 @@ def counted_by_definition(events: dict[bytes, Event]) -> set[bytes]:
 @settings(max_examples=100, deadline=None)
 @given(acts=ACTS, order=st.randoms(use_true_random=False))
 def test_what_counts_is_a_function_of_the_set(author, acts, order):
-    court = Court(author)
-    people = (court.offender, court.judge, court.accomplice)
-    last_readmit: dict[int, Event] = {}
-    for n, (act, one, other, flag) in enumerate(acts):
-        if act == "say":
-            court.say(people[one], str(n))
-        elif act == "fork":
-            court.two_tongues(people[one])
-        elif act == "readmit" and one != other:
-            forks = [f for f in court.clock.forks() if f.author == people[other].peer_id]
-            ids = [event_id for fork in forks[: 1 if flag else None] for event_id in fork.events]
-            if ids:
-                events = [court.clock.get(event_id) for event_id in ids]
-                keep = events[n % len(events)] if flag else None
-                last_readmit[other] = court.readmit(people[one], people[other], events, keep)
-        elif act == "up":
-            court.up_again(people[one], last_readmit.get(one) if flag else None)
+    court = play(author, acts)
     events = {event.id: event for event in court.clock.events()}
     expected = counted_by_definition(events)
     shuffled = list(events.values())

@@ -159,7 +159,7 @@ async def test_a_child_is_never_on_disk_without_its_parents(tmp_path):
     second, log = await joined(tmp_path / "b", 2, first)
     await up(second, "second")
     wires = [(await second.write("note", "", {"n": n})).wire for n in range(40)]
-    news = [second.clock.get(e).wire for e in second.clock.missing(first.clock.marks())]
+    news = await second.wires([e for e in second.clock.between(0) if e not in first.clock])
     async with trio.open_nursery() as nursery:
         for wire in [*reversed(news), *wires]:
             nursery.start_soon(first.take, [wire], "second", no_block)
@@ -234,7 +234,7 @@ async def test_a_source_without_blocks_is_asked_only_so_often(tmp_path, monkeypa
         block = records.encode_manifest(Manifest(f"ds-{number}", "parquet", b"", (), ()))
         body = records.version_body(records.Version(record_cid(block)))
         await writer.write(records.VERSION, f"ds-{number}", body, [block])
-        wires += [writer.clock.get(e).wire for e in writer.clock.missing(first.clock.marks())]
+        wires += await writer.wires([e for e in writer.clock.between(0) if e not in first.clock])
     asked = []
 
     async def nothing(cid):

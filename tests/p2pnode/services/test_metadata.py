@@ -381,7 +381,7 @@ async def test_a_fork_hidden_from_marks_is_found_and_agreed_on(swarm, autojump_c
         push = words.Push(sizes=[len(said.wire)])
         answer, _ = await traitor.peers.ask(node.peer_id, METADATA, push, said.wire)
         assert answer.durable == [said.id]
-    assert first.metadata.clock.marks() == second.metadata.clock.marks()
+    assert first.metadata.clock.heads() == second.metadata.clock.heads()
     assert first.state != second.state
     await first.metadata.greet(second.peer_id)
     await second.metadata.greet(first.peer_id)
