@@ -16,11 +16,14 @@ STRETCH_MAX = 4.0
 
 
 class Senses:
-    """`awake` is a clock that stood still whenever two wakings were more than `gap_s` apart."""
+    """`awake` is a clock that stands still while this node sleeps: from `gap_s` after a waking on, when the next one
+    comes more than `gap_s` later than was expected.
+    """
 
     def __init__(self, gap_s: float) -> None:
         self._gap_s = gap_s
         self._last: float | None = None
+        self._expected = 0.0
         self._asleep_s = 0.0
         self._strain = 0
         self._lag_s = 0.0
@@ -32,13 +35,19 @@ class Senses:
         """An event came at `now` (monotonic seconds); `lag_s` is the worst recent delay of the loop, if
         known.
         """
-        if self._last is not None and now - self._last > self._gap_s:
+        if self._last is not None and now - self._expected > self._gap_s:
             self._asleep_s += now - self._last - self._gap_s
             self.stalls += 1
-        self._last = now
+        self._last = self._expected = now
         self.awake = now - self._asleep_s
         if lag_s is not None:
             self._lag_s = lag_s
+
+    def expect(self, awake: float) -> float:
+        """The next waking shall come when the awake clock reads `awake`, or earlier. Returns that in `now`'s terms."""
+        due = awake + self._asleep_s
+        self._expected = max(self._expected, due)
+        return due
 
     def strained(self) -> None:
         """A question failed and nobody could confirm it: perhaps it is us."""

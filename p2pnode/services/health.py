@@ -27,10 +27,11 @@ from p2pnode.services.vitals import Vitals
 from protocols import health as words
 from protocols.message import Message
 
-OnChange = Callable[[str, State], None]
+#: (peer id, its state until now, its state from now on)
+OnChange = Callable[[str, State, State], None]
 
-#: Ticks of the detector per probe period: it calls a node stalled that ticks less than every 0.75 periods.
-TICKS_PER_PERIOD = 4
+#: The shortest nap between two looks at the detector, in seconds, whatever it wants: two clocks may differ in rate.
+NAP_MIN_S = 0.001
 #: Longest that we ping on another's behalf, in seconds, whatever it asks for.
 RELAY_TIMEOUT_MAX_S = 10.0
 #: What a relay's answer may take beyond the ping it makes for us, as a multiple of that ping's timeout.
@@ -77,6 +78,8 @@ class HealthService:
         self._callbacks: list[OnChange] = []
         self._fetching: set[str] = set()
         self._nursery: trio.Nursery | None = None
+        self._nap: trio.CancelScope | None = None
+        self._watched: tuple[str, ...] = ()
         #: Set, and replaced by a new one, whenever a member's state becomes another.
         self._changed = trio.Event()
 
@@ -105,7 +108,7 @@ class HealthService:
         return State.ALIVE if peer_id in self._peers.connected() else State.DEAD
 
     def on_change(self, callback: OnChange) -> None:
-        """Call back with (peer_id, state) whenever a member's state becomes another. It must not raise."""
+        """Call back whenever a member's state becomes another. It must not raise."""
         self._callbacks.append(callback)
 
     async def until_dead(self, peer_id: str) -> None:
@@ -163,17 +166,25 @@ class HealthService:
                 self._nursery = None
 
     async def _detect(self) -> None:
-        known: tuple[str, ...] = ()
         for peer_id in self._peers.connected():
             self._perform(self._detector.connected(peer_id, self._now()))
         while True:
-            present = tuple(member.peer_id for member in self._members() if not member.left)
-            if present != known:
-                known = present
-                self._perform(self._detector.set_members(present, self._now()))
+            self.members_changed()
             self._perform(self._detector.tick(self._now(), self._vitals.lag_s))
             self._holdings.expire(self._now())
-            await trio.sleep(self._settings.probe_s / TICKS_PER_PERIOD)
+            with trio.move_on_at(self._waking()) as self._nap:
+                await trio.sleep_forever()
+
+    def _waking(self) -> float:
+        """When the detector wants to be ticked again, in the loop's time."""
+        return trio.current_time() + max(NAP_MIN_S, self._detector.due - self._now())
+
+    def members_changed(self) -> None:
+        """The catalog may have other members now: watch those."""
+        present = tuple(member.peer_id for member in self._members() if not member.left)
+        if present != self._watched and self._nursery is not None:
+            self._watched = present
+            self._perform(self._detector.set_members(present, self._now()))
 
     def connection_changed(self, peer_id: str, connected: bool) -> None:
         """The transport's word that a peer's first connection appeared or its last one went."""
@@ -207,7 +218,9 @@ class HealthService:
                     self._changed.set()
                     self._changed = trio.Event()
                     for callback in self._callbacks:
-                        callback(command.peer_id, command.state)
+                        callback(command.peer_id, command.was, command.state)
+        if self._nap is not None:
+            self._nap.deadline = min(self._nap.deadline, self._waking())
 
     # -- asking
 

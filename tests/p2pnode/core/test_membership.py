@@ -16,6 +16,7 @@ from p2pnode.core.membership import (
     PATIENCE,
     PING_PERIODS,
     PROBES_MAX,
+    RUMOURS_MAX,
     Changed,
     Command,
     Detector,
@@ -60,13 +61,17 @@ class Script:
             found += self.answer_all(self.detector.tick(self.now, lag_s), but=but)
         return found
 
+    def wonder(self, peer_id: str) -> None:
+        """It is long since that one spoke to us."""
+        self.detector._members[peer_id].met_at = self.now - 60.0
+
     def lose(self, peer_id: str) -> list[Command]:
         """Its connection falls, its port refuses, and those asked to relay confirm it."""
         [ping] = pings(self.detector.disconnected(peer_id, self.now), peer_id)
         found = self.detector.failed(ping.ticket, self.now, gone=True)
         for relay in relays(found):
             found += self.detector.relayed(relay.ticket, relay.via, False, self.now)
-        return found
+        return self.answer_all(found, but=peer_id)
 
 
 def pings(commands: list[Command], peer_id: str) -> list[SendPing]:
@@ -149,19 +154,108 @@ def test_a_suspect_is_asked_every_period_and_told_so_first() -> None:
     assert changes(found) == [(ANN, State.ALIVE)]
 
 
-def test_the_same_incarnation_does_not_clear_a_suspect_a_higher_one_does() -> None:
+def test_a_suspect_that_speaks_is_alive_and_told_of_the_accusation_until_it_outbids_it() -> None:
     script = Script()
     script.lose(ANN)
-    script.detector.heard(ANN, 0, [], script.now)
-    assert script.detector.state_of(ANN) is State.SUSPECT
-    assert changes(script.detector.heard(ANN, 1, [], script.now)) == [(ANN, State.ALIVE)]
+    assert changes(script.detector.heard(ANN, 0, [], script.now)) == [(ANN, State.ALIVE)]
+    accusation = Claim(ANN, "suspect", 0)
+    assert script.detector.claims_for(ANN)[0] == accusation
+    assert accusation not in script.detector.claims_for(BOB)
+    script.detector.heard(ANN, 1, [], script.now)
+    assert script.detector.claims_for(ANN) == [Claim(ANN, "alive", 1)]
 
 
-def test_hearing_that_somebody_is_suspect_makes_us_ask_it_ourselves() -> None:
+@pytest.mark.parametrize("state", ["suspect", "dead", "left"])
+def test_what_one_says_of_another_only_makes_us_ask_that_other(state: str) -> None:
     script = Script()
-    found = script.detector.heard(BOB, 0, [Claim(ANN, "suspect", 0)], script.now)
-    assert changes(found) == [(ANN, State.SUSPECT)]
-    assert len(pings(found, ANN)) == 1
+    script.wonder(ANN)
+    found = script.detector.heard(BOB, 0, [Claim(ANN, state, 0)], script.now)
+    assert changes(found) == []
+    [ping] = pings(found, ANN)
+    assert script.detector.heard(CAT, 0, [Claim(ANN, state, 9)], script.now) == [], "asked already"
+    assert script.detector.answered(ping.ticket, 0, [], script.now) == []
+    assert script.detector.heard(BOB, 0, [Claim(ANN, state, 99)], script.now) == [], "it has just spoken to us"
+
+
+def unreached(script: Script, claims: dict[str, Claim]) -> list[Command]:
+    """The others say this of ann, and neither we nor they reach her."""
+    found = [c for who, claim in claims.items() for c in script.detector.heard(who, 0, [claim], script.now)]
+    [ping] = pings(found, ANN)
+    found = script.detector.failed(ping.ticket, script.now, gone=False)
+    for relay in relays(found):
+        found += script.detector.relayed(relay.ticket, relay.via, False, script.now)
+    return found
+
+
+def test_two_who_say_dead_save_the_patience_once_we_did_not_reach_it_either() -> None:
+    for claims, then in (
+        ({BOB: Claim(ANN, "dead", 0)}, State.SUSPECT),
+        ({BOB: Claim(ANN, "suspect", 0), CAT: Claim(ANN, "suspect", 0)}, State.SUSPECT),
+        ({BOB: Claim(ANN, "dead", 0), CAT: Claim(ANN, "dead", 7)}, State.DEAD),
+        ({BOB: Claim(ANN, "left", 0)}, State.SUSPECT),
+    ):
+        script = Script()
+        script.wonder(ANN)
+        assert changes(unreached(script, claims)) == [(ANN, then)]
+
+
+def test_one_who_left_as_others_say_and_does_not_answer_has_left() -> None:
+    script = Script()
+    script.wonder(ANN)
+    script.detector.heard(BOB, 0, [Claim(ANN, "left", 0)], script.now)
+    script.detector.disconnected(ANN, script.now)
+    for ticket in list(script.detector._probes):
+        for relay in relays(script.detector.failed(ticket, script.now, gone=True)):
+            found = script.detector.relayed(relay.ticket, relay.via, False, script.now)
+    assert changes(found) == [(ANN, State.LEFT)], "its port refuses: at once"
+    script = Script()
+    script.wonder(ANN)
+    unreached(script, {BOB: Claim(ANN, "left", 0)})
+    assert changes(script.wait(PATIENCE[Evidence.SILENT] + 0.5, but=ANN)) == [(ANN, State.LEFT)]
+
+
+def test_accusers_who_come_later_bury_a_suspect_and_its_answer_clears_it_of_them() -> None:
+    script = Script()
+    script.lose(ANN)
+    dead = Claim(ANN, "dead", 0)
+    assert script.detector.heard(BOB, 0, [dead, dead], script.now) == []
+    assert changes(script.detector.heard(CAT, 0, [dead], script.now)) == [(ANN, State.DEAD)]
+    script.detector.heard(ANN, 1, [], script.now)
+    script.wonder(ANN)
+    assert changes(script.lose(ANN)) == [(ANN, State.SUSPECT)]
+    assert changes(script.detector.heard(CAT, 0, [Claim(ANN, "dead", 1)], script.now)) == []
+
+
+def test_one_message_makes_us_ask_only_so_many() -> None:
+    many = [f"peer-{index:04d}" for index in range(40)]
+    script = Script(many)
+    for who in many:
+        script.wonder(who)
+    found = script.detector.heard(many[0], 0, [Claim(who, "dead", 5) for who in many[1:30]], script.now)
+    assert len(found) == RUMOURS_MAX
+
+
+def test_accused_again_and_again_we_do_not_shout_each_time() -> None:
+    script = Script()
+    told = 0
+    for incarnation in range(50):
+        found = script.detector.heard(BOB, 0, [Claim(ME, "dead", incarnation)], script.now)
+        told += len(script.answer_all(found)) + len(found)
+    assert script.detector.incarnation == 50
+    assert told <= 3
+
+
+def test_one_of_the_dead_that_answers_makes_us_try_all_of_them_soon() -> None:
+    dead = ("peer-x", "peer-y", "peer-z")
+    script = Script([ANN, BOB, *dead])
+    for who in dead:
+        script.lose(who)
+        for accuser in (ANN, BOB):
+            found = script.detector.heard(accuser, 0, [Claim(who, "dead", 0)], script.now)
+            script.answer_all(found)
+    assert {script.detector.state_of(who) for who in dead} == {State.DEAD}
+    assert changes(script.detector.heard("peer-x", 1, [], script.now)) == [("peer-x", State.ALIVE)]
+    assert changes(script.wait(1.0)) == [("peer-y", State.ALIVE), ("peer-z", State.ALIVE)]
 
 
 def test_accused_we_refute_with_a_higher_incarnation_and_tell_the_others_at_once() -> None:
@@ -236,7 +330,6 @@ def test_a_client_s_word_on_others_does_not_count() -> None:
 @pytest.mark.parametrize(
     "claim",
     [
-        Claim(ANN, "dead", INCARNATION_LEAP + 1),
         Claim(ANN, "zombie", 5),
         Claim("peer-stranger", "dead", 1),
         Claim(ANN, "alive", 0),
@@ -244,13 +337,15 @@ def test_a_client_s_word_on_others_does_not_count() -> None:
 )
 def test_forged_unknown_and_stale_claims_change_nothing(claim: Claim) -> None:
     script = Script()
+    script.wonder(ANN)
     assert script.detector.heard(BOB, 0, [claim], script.now) == []
     assert script.detector.states() == {ANN: State.ALIVE, BOB: State.ALIVE, CAT: State.ALIVE}
 
 
 def test_a_forged_incarnation_of_our_own_cannot_exhaust_ours() -> None:
     script = Script()
-    script.detector.heard(BOB, 0, [Claim(ME, "dead", (1 << 63) - 1)], script.now)
+    for forged in (INCARNATION_LEAP + 1, (1 << 63) - 1):
+        script.detector.heard(BOB, 0, [Claim(ME, "dead", forged)], script.now)
     assert script.detector.incarnation == 0
 
 

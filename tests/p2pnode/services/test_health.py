@@ -183,7 +183,7 @@ async def test_a_killed_node_is_dead_to_all_within_four_seconds_and_listeners_he
     swarm = network()
     await trio.sleep(3)
     heard: list[tuple[str, State]] = []
-    swarm["ann"].service.on_change(lambda peer_id, state: heard.append((peer_id, state)))
+    swarm["ann"].service.on_change(lambda peer_id, was, state: heard.append((peer_id, state)))
     swarm.kill("dan")
     await trio.sleep(4)
     assert swarm.views("dan") == {State.DEAD}
@@ -198,7 +198,7 @@ async def test_a_node_silent_for_three_seconds_is_not_dead_to_anyone(
     await trio.sleep(3)
     dead: list[str] = []
     for twin in swarm.twins.values():
-        twin.service.on_change(lambda peer_id, state: dead.append(peer_id) if state is State.DEAD else None)
+        twin.service.on_change(lambda peer_id, was, state: dead.append(peer_id) if state is State.DEAD else None)
     swarm["bob"].silent = True
     await trio.sleep(3)
     swarm["bob"].silent = False
@@ -300,7 +300,7 @@ async def test_leaving_is_known_to_all_without_suspicion(
     await trio.sleep(2)
     states: list[State] = []
     for twin in swarm.twins.values():
-        twin.service.on_change(lambda peer_id, state: states.append(state))
+        twin.service.on_change(lambda peer_id, was, state: states.append(state))
     await swarm["cat"].service.leave()
     swarm.kill("cat")
     await trio.sleep(5)
