@@ -28,8 +28,9 @@ NEGOTIATE_S = 5.0
 CONNECTIONS_PER_PEER = 3
 #: When a dial that gets no answer is tried again, seconds from its begin: a SYN's retransmissions.
 SYN_S = (0.0, 1.0, 3.0)
-#: Packets each way until both sides know each other: TCP, noise, yamux.
+#: Packets each way until both sides know each other (TCP, noise, yamux), and how large they are.
 HANDSHAKE_ROUND_TRIPS = 3
+HANDSHAKE_BYTES = 100
 
 
 class Door:
@@ -84,15 +85,15 @@ class Door:
         began = clock.current_time()
         for after in SYN_S:
             await trio.sleep_until(began + after)
-            if (took := self._handshake_s(address)) is None:
+            if not self._reaches(address):
                 continue
-            await trio.sleep(took)
+            await trio.sleep(self._handshake_s(address))
             if clock.current_time() - began > DIAL_ADDRESS_S:
                 break
-            there = self.network.door_at(address)
-            if self._handshake_s(address) is None or there is None:
+            if not self._reaches(address):
                 continue
-            if self.dead or there.dead or there is self:
+            there = self.network.door_at(address)
+            if there is None or there is self or there.dead or self.dead:
                 return "connection refused"
             if there.peer_id != peer_id:
                 return f"another peer answers there: {there.peer_id}"
@@ -103,22 +104,24 @@ class Door:
         await trio.sleep_until(began + DIAL_ADDRESS_S)
         return f"no answer within {DIAL_ADDRESS_S:g} s"
 
-    def _handshake_s(self, address: str) -> float | None:
-        """How long that takes now; None if nobody answers at all."""
+    def _reaches(self, address: str) -> bool:
+        """Whether anybody answers there now, were it only to refuse."""
+        network, there = self.network, self.network.door_at(address)
+        if there is None:
+            return True  # refused, by whoever routes there
+        paused = there.life.resumes_at > network.clock.current_time()
+        ways_open = network.is_open(self.name, there.name) and network.is_open(there.name, self.name)
+        return ways_open and not there.dark and not paused
+
+    def _handshake_s(self, address: str) -> float:
+        """How long it takes until both sides know each other."""
         network, there = self.network, self.network.door_at(address)
         if there is None or there is self:
-            return network.conditions.latency_s  # refused, by whoever routes there
-        paused = there.life.resumes_at > network.clock.current_time()
-        if (
-            there.dark
-            or paused
-            or not (network.is_open(self.name, there.name) and network.is_open(there.name, self.name))
-        ):
-            return None
-        round_trips = 1 if there.dead else HANDSHAKE_ROUND_TRIPS
+            return network.conditions.latency_s
         return sum(
-            network.delay_s(self.name, there.name, 100) + network.delay_s(there.name, self.name, 100)
-            for _ in range(round_trips)
+            network.delay_s(self.name, there.name, HANDSHAKE_BYTES)
+            + network.delay_s(there.name, self.name, HANDSHAKE_BYTES)
+            for _ in range(1 if there.dead else HANDSHAKE_ROUND_TRIPS)
         )
 
     def _connect(self, there: Door) -> None:

@@ -57,10 +57,13 @@ class Life:
 
         Deadlines are found through trio's private tree of cancel scopes; there is no public way to its leaves.
         """
-        self.resumes_at = self.clock.current_time() + seconds
+        now = self.clock.current_time()
+        self.resumes_at = max(self.resumes_at, now + seconds)
+        self.clock.at(now, self._put_off)  # when whoever runs at this moment has set its last timer
+
+    def _put_off(self) -> None:
         statuses = [self.scope._cancel_status]  # pyright: ignore[reportAttributeAccessIssue]
-        while statuses:
-            status = statuses.pop()
+        while statuses and (status := statuses.pop()) is not None:
             statuses.extend(status._children)  # a set, but all of them get the same
             if status._scope.deadline < self.resumes_at:
                 status._scope.deadline = self.resumes_at
