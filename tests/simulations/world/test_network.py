@@ -1,9 +1,10 @@
-"""Streams over a bad network: in order or broken, never altered; cut ways, dead machines, and who learns of them when."""
+"""Streams over a bad network: in order or broken, never altered; cut ways, dead machines, and who learns of it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_streams_overtake_each_other_but_not_themselves() -> None:
             await one.write(number.to_bytes(4, "big"))
         await trio.sleep(2)
         assert sorted(order) == list(range(40))
-        return sum(1 for one, two in zip(order, order[1:], strict=False) if one > two)
+        return sum(1 for one, two in pairwise(order) if one > two)
 
     assert virtually(story) > 3
 
