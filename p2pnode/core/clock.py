@@ -298,12 +298,13 @@ class MerkleClock:
         """Whether the fold takes this event: false for what is not here, and what a forked author said and nobody
         forgave.
         """
-        return event.id in self and self.ruling()(event)
+        return self.ruling()(event)
 
     def ruling(self) -> Callable[[Event], bool]:
-        """`counts` as of this moment, of events that are here; for a thread."""
+        """`counts` as of this moment, for a thread."""
         find, ruling = self._index.row, self._forks.ruling
-        return lambda event: event.author not in ruling.accused or ((row := find(event.id)) >= 0 and ruling.counts(row))
+        accused = ruling.accused
+        return lambda event: (row := find(event.id)) != NO_ROW and (event.author not in accused or ruling.counts(row))
 
     # -- answers -------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from p2pnode.core.event import (
 from p2pnode.core.model import Manifest
 from p2pnode.env import Env
 from p2pnode.errors import IntegrityError, P2PNodeError, RoleError, UsageError
+from p2pnode.services.replay import Replay, fold, keep, replay, worth
 from p2pnode.storage.event_log import EventLog
 
 log = structlog.get_logger(__name__)
@@ -104,6 +105,13 @@ class _Writing:
         return self.failure is not None or self.event is not None
 
 
+class _Unread:
+    """Not looked for on disk yet."""
+
+
+_UNREAD = _Unread()
+
+
 class Ledger:
     """The facts as this node has them. `open` first; until a genesis is known there are none."""
 
@@ -124,6 +132,11 @@ class Ledger:
         self._folding = trio.Lock()
         self._clock: MerkleClock | None = None
         self._rulings_folded = 0
+        #: Events on this disk that are damaged, or stand on damaged ones, and are not back yet.
+        self._missing: set[bytes] = set()
+        #: How many events the last checkpoint has, and the sign that it is time for the next.
+        self._kept_events = 0
+        self._grown = trio.Event()
         self.catalog = Catalog(self.manifest)
 
     @property
@@ -142,30 +155,51 @@ class Ledger:
         """Call back with every batch of events that was made durable and folded."""
         self._callbacks.append(callback)
 
-    async def open(self) -> None:
-        """Replay the log. Raises IntegrityError if it does not replay."""
+    async def open(self, *, others: bool = False) -> None:
+        """Know what is on disk. `others`: whether there are peers besides the members on record to fetch from.
+
+        Raises IntegrityError if the log is damaged and there is nobody who could have what it lacks.
+        """
         if self._log.genesis is None:
             return
-        events = await self._log.load()
-        blocks = await self._log.block_ids()
-        await self._env.executor.run(self._replay, self._log.genesis, events, blocks)
-
-    def _replay(self, genesis: bytes, events: Sequence[Event], blocks: Iterable[bytes]) -> None:
-        clock = MerkleClock(genesis, self._read)
-        for block in blocks:
-            clock.add_block(block)
-        for event in events:
-            clock.add(event)
-        if len(clock) != len(events):
+        found = await self._env.executor.run(replay, self._log, self._log.genesis, self._read, self.manifest)
+        me = self._identity.peer_id
+        if found.missing and not others and all(member.peer_id == me for member in found.catalog.members()):
             raise IntegrityError(
-                f"The event log is damaged: {len(events) - len(clock)} events lack what they stand on.",
+                f"The event log is damaged: {len(found.missing)} events are damaged or lack what they stand on.",
                 advice=self._log.advice,
             )
-        self._clock = clock
-        self._rulings_folded = clock.rulings
-        self.catalog = self._fold_of(clock.ruling(), frozenset())
-        # Decoding every manifest in force now, in this thread, spares the loop from doing it one by one.
-        self.catalog.datasets()
+        if found.damaged:
+            log.error("events_damaged", damaged=len(found.damaged), lacking=len(found.missing))
+            await self._env.executor.run(self._log.set_aside, found.damaged)
+        self._clock, self.catalog, self._missing = found.clock, found.catalog, found.missing
+        self._rulings_folded = found.clock.rulings
+        self._kept_events = len(found.clock) - found.tail
+        if found.is_worth_keeping:
+            await self._checkpoint(found)
+        # Decoding every manifest in force now, in a thread, spares the loop from doing it one by one.
+        await self._env.executor.run(found.catalog.datasets)
+
+    @property
+    def incomplete(self) -> int:
+        """Events that this disk had, that are damaged or stand on damaged ones, and did not come again yet."""
+        return len(self._missing)
+
+    async def run(self) -> None:
+        """Keep a checkpoint whenever the log has grown enough, until cancelled."""
+        while True:
+            await self._grown.wait()
+            self._grown = trio.Event()
+            genesis = self.clock.genesis
+            # From the disk, not from the clock and the catalog in use, which go on changing.
+            found = await self._env.executor.run(replay, self._log, genesis, self._read, self.manifest)
+            await self._checkpoint(found)
+
+    async def _checkpoint(self, found: Replay) -> None:
+        # A disk that refuses is asked again when the log has grown as much once more.
+        self._kept_events = len(found.clock)
+        if not found.missing:
+            await self._env.executor.run(keep, self._log, found)
 
     async def adopt(self, genesis: bytes) -> None:
         """Belong to that swarm from now on. Raises IntegrityError if this home belongs to another one."""
@@ -371,6 +405,7 @@ class Ledger:
         """Remember what entered the clock until it is on disk."""
         for event in outcome.added:
             self._volatile[event.id] = event
+            self._missing.discard(event.id)
 
     @property
     def settled(self) -> bool:
@@ -417,6 +452,8 @@ class Ledger:
                 self.catalog.apply(event)
         for callback in self._callbacks if events else ():
             callback(events)
+        if len(self.clock) - self._kept_events >= worth(len(self.clock)):
+            self._grown.set()
 
     async def _fold_anew(self) -> None:
         """Events that were here before count no longer, or do now: fold everything again, in a thread."""
@@ -426,20 +463,17 @@ class Ledger:
             for fork in clock.forks():
                 log.error("author_forked", peer=fork.author, events=[cid_text(e) for e in fork.events])
             # What becomes durable meanwhile stays in `_unfolded`; applied twice it changes nothing.
-            catalog = await self._env.executor.run(self._fold_of, counts, frozenset(self._volatile))
+            catalog = await self._env.executor.run(fold, self._log, counts, self.manifest)
             self.catalog, self._rulings_folded = catalog, rulings
-
-    def _fold_of(self, counts: Callable[[Event], bool], volatile: frozenset[bytes]) -> Catalog:
-        settled = (event for event in self.clock.events() if event.id not in volatile and counts(event))
-        return Catalog.fold(settled, self.manifest)
 
     def manifest(self, cid: bytes) -> Manifest | None:
         """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at hand."""
-        if cid not in self._manifests:
+        found = self._manifests.get(cid, _UNREAD)
+        if isinstance(found, _Unread):
             data = self._log.read_block(cid)
-            self._keep(cid, None if data is None else _decode(data))
-        self._manifests.move_to_end(cid)
-        return self._manifests[cid]
+            found = None if data is None else _decode(data)
+            self._keep(cid, found)
+        return found
 
     async def block(self, cid: bytes) -> bytes | None:
         """A block's bytes, for a peer that wants them."""

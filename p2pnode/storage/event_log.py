@@ -1,30 +1,34 @@
 """The merkle clock on disk: every event and every block that it stands on, in one sqlite file.
 
 What `append` returned from is on the platter (WAL, synchronous=FULL). Callers at the same moment share one
-commit. On load every event is hashed again and its signature compared with a seal, on every read every
-block is hashed again; what does not match is an IntegrityError that says what to do, never skipped. A
-failed write is final for the log (pages may be marked clean that are not on disk), except for a full disk,
-which sqlite rolls back whole.
+commit. Whenever a row is read its event is hashed again and compared with a seal that covers its signature too,
+and blocks are hashed again; what does not match is never served: a block is an IntegrityError, an event is set
+aside (`set_aside`) until it comes again from a peer. A failed write is final for the log (pages may be marked
+clean that are not on disk), except for a full disk, which sqlite rolls back whole.
 
-Rows lie in the order in which the clock admitted them, so a replay finds parents before children.
+Rows lie in the order in which they were appended, so a replay finds parents before children, but for those that
+were set aside and came again. Beside the log lies what a replay made of it (`kept_checkpoint`), a cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 import trio
 
 from bootstrap.identity import SIGNATURE_BYTES
-from p2pnode.core.cid import cid_text, record_cid
+from p2pnode.core.cid import DIGEST_BYTES, cid_text, record_cid
 from p2pnode.core.event import BadEvent, Event, parse
 from p2pnode.env import Env
 from p2pnode.errors import IntegrityError, StorageFailed
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -37,7 +41,20 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS events (
     place INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, wire BLOB NOT NULL, seal BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (id BLOB PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS damaged (place INTEGER, id BLOB NOT NULL, wire BLOB NOT NULL, seal BLOB NOT NULL);
 """
+#: Rows read at once, so that no reader keeps sqlite from tidying its log for long.
+_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event as it lies there."""
+
+    place: int
+    id: bytes
+    #: None if its bytes have changed.
+    event: Event | None
 
 
 @dataclass(eq=False, slots=True)
@@ -67,19 +84,15 @@ class EventLog:
 
         Raises IntegrityError if it is damaged, StorageFailed if the disk refuses or a newer p2pnode wrote it.
         """
-        log = cls(env, path)
-        await env.executor.run(log._guarded, log._open)
-        return log
+        opened = cls(env, path)
+        await env.executor.run(opened._guarded, opened._open)
+        return opened
 
     async def close(self) -> None:
         """Let go of the file. Nothing is lost by not calling it."""
         with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
             async with self._lock:
                 await self._env.executor.run(self._close)
-
-    async def load(self) -> list[Event]:
-        """Every event, parents first. Raises IntegrityError naming the first one that is damaged."""
-        return await self._env.executor.run(self._guarded, self._load)
 
     async def wires(self, event_ids: Sequence[bytes]) -> list[bytes]:
         """The wire bytes of these events, which are here, in that order. Raises IntegrityError if one is damaged."""
@@ -89,9 +102,68 @@ class EventLog:
         """One event, for callers that are in a thread already or need one at once. It blocks. Raises as `wires`."""
         return parse(self._guarded(self._wire, event_id))
 
-    async def block_ids(self) -> list[bytes]:
-        """Content ids of every block here, sorted."""
-        return await self._env.executor.run(self._guarded, self._block_ids)
+    def rows(self, after: int = 0) -> Iterator[Row]:
+        """Everything behind that place, by place, damaged rows too. For a thread."""
+        while rows := self._guarded(self._rows, after):
+            yield from rows
+            after = rows[-1].place
+
+    def events(self) -> Iterator[Event]:
+        """Every event that is whole, in that order. For a thread."""
+        return (row.event for row in self.rows() if row.event is not None)
+
+    def row(self, place: int) -> Row | None:
+        """The row at that place. It blocks."""
+        rows = self._guarded(self._rows, place - 1, 1)
+        return rows[0] if rows and rows[0].place == place else None
+
+    def holds(self, upto: int) -> tuple[int, bytes]:
+        """(how many events lie up to that place, the sum of their ids as `MerkleClock.fingerprint`). For a thread."""
+        return self._guarded(self._holds, upto)
+
+    def set_aside(self, rows: Iterable[Row]) -> None:
+        """Take damaged rows out of the way, for good, so that their events can be stored again. For a thread."""
+        self._guarded(self._set_aside, [row.place for row in rows])
+
+    def damaged(self) -> list[bytes]:
+        """Names of the events that were set aside and did not come again; sorted. It blocks."""
+        return self._guarded(self._damaged_ids)
+
+    def block_ids(self) -> list[bytes]:
+        """Content ids of every block here, sorted. It blocks."""
+        return self._guarded(self._block_ids)
+
+    # -- the checkpoint --------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint_path(self) -> Path:
+        return self._path.with_suffix(".checkpoint")
+
+    def kept_checkpoint(self) -> bytes | None:
+        """What `keep_checkpoint` wrote last, as it lies there; None if there is none that reads. It blocks."""
+        try:
+            with self._env.disk.open(self._checkpoint_path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.info("checkpoint_unread", why=str(error))
+            return None
+
+    def keep_checkpoint(self, data: bytes) -> bool:
+        """Put this in place of the last one, whole or not at all. False if the disk refuses, which costs only time."""
+        disk, path = self._env.disk, self._checkpoint_path
+        fresh = path.with_suffix(".checkpoint.new")
+        try:
+            with disk.open(fresh, "wb") as file:
+                file.write(data)
+                disk.sync(file)
+            disk.rename(fresh, path)
+            disk.sync_dir(path.parent)
+        except OSError as error:
+            log.warning("checkpoint_not_kept", why=str(error))
+            return False
+        return True
 
     async def block(self, cid: bytes) -> bytes | None:
         """A block's bytes, or None if it is not here. Raises IntegrityError if they are damaged."""
@@ -206,18 +278,36 @@ class EventLog:
                 writer.execute("ROLLBACK")
             raise
 
-    def _load(self) -> list[Event]:
-        events: list[Event] = []
-        rows = self._reading().execute("SELECT place, id, wire, seal FROM events ORDER BY place")
-        for place, event_id, wire, seal in rows:
-            try:
-                event = parse(wire)
-            except BadEvent as error:
-                raise self._damaged(place, str(error)) from error
-            if event.id != event_id or _seal(wire) != seal:
-                raise self._damaged(place, "its bytes have changed")
-            events.append(event)
-        return events
+    def _rows(self, after: int, most: int = _ROWS) -> list[Row]:
+        found = self._reading().execute(
+            "SELECT place, id, wire, seal FROM events WHERE place > ? ORDER BY place LIMIT ?", (after, most)
+        )
+        return [Row(place, event_id, _whole(event_id, wire, seal)) for place, event_id, wire, seal in found]
+
+    def _holds(self, upto: int) -> tuple[int, bytes]:
+        # The index of ids is a tenth of the table, and has the places too.
+        found = self._reading().execute(
+            "SELECT id FROM events INDEXED BY sqlite_autoindex_events_1 WHERE place <= ?", (upto,)
+        )
+        digests = [int.from_bytes(event_id[-DIGEST_BYTES:], "big") for (event_id,) in found]
+        return len(digests), (sum(digests) % (1 << 8 * DIGEST_BYTES)).to_bytes(DIGEST_BYTES, "big")
+
+    def _set_aside(self, places: Sequence[int]) -> None:
+        writer = self._writing()
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            for place in places:
+                writer.execute("INSERT INTO damaged SELECT * FROM events WHERE place = ?", (place,))
+                writer.execute("DELETE FROM events WHERE place = ?", (place,))
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
+
+    def _damaged_ids(self) -> list[bytes]:
+        found = self._reading().execute("SELECT DISTINCT id FROM damaged WHERE id NOT IN (SELECT id FROM events)")
+        return sorted(event_id for (event_id,) in found)
 
     def _wires(self, event_ids: Sequence[bytes]) -> list[bytes]:
         return [self._wire(event_id) for event_id in event_ids]
@@ -225,10 +315,10 @@ class EventLog:
     def _wire(self, event_id: bytes) -> bytes:
         row = self._reading().execute("SELECT place, wire, seal FROM events WHERE id = ?", (event_id,)).fetchone()
         if row is None:
-            raise self._damaged(0, f"{cid_text(event_id)} is gone")
+            raise self._damage(0, f"{cid_text(event_id)} is gone")
         place, wire, seal = row
         if record_cid(wire[:-SIGNATURE_BYTES]) != event_id or _seal(wire) != seal:
-            raise self._damaged(place, "its bytes have changed")
+            raise self._damage(place, "its bytes have changed")
         return wire
 
     def _block_ids(self) -> list[bytes]:
@@ -248,7 +338,7 @@ class EventLog:
         assert self._writer is not None  # opened
         return self._writer
 
-    def _damaged(self, place: int, why: str) -> IntegrityError:
+    def _damage(self, place: int, why: str) -> IntegrityError:
         return IntegrityError(f"The event log {self._path} is damaged: event {place}: {why}.", advice=self.advice)
 
     @property
@@ -258,6 +348,15 @@ class EventLog:
             f"Move {self._path.name} (and its -wal, -shm) out of {self._path.parent} and start the node with "
             "--bootstrap at a living member: it fetches every event again. Shards are not touched."
         )
+
+
+def _whole(event_id: bytes, wire: bytes, seal: bytes) -> Event | None:
+    """The event in a row, unless its bytes have changed."""
+    try:
+        event = parse(wire)
+    except (BadEvent, TypeError):
+        return None
+    return event if event.id == event_id and _seal(wire) == seal else None
 
 
 def _seal(wire: bytes) -> bytes:

@@ -14,6 +14,7 @@ from p2pnode.core.model import Manifest, Member, NodeRole
 from p2pnode.env import Env
 from p2pnode.errors import IntegrityError, RoleError, StorageFailed, UsageError
 from p2pnode.services.ledger import Ledger, Saying
+from p2pnode.services.replay import fold
 from p2pnode.storage.event_log import EventLog
 
 pytestmark = pytest.mark.trio
@@ -39,9 +40,13 @@ async def founded(path):
     return ledger, log
 
 
-async def up(ledger, node_id):
+def up_of(ledger, node_id):
     peer_id = ledger._identity.peer_id
-    await ledger.write(records.UP, peer_id, records.up_body(Member(peer_id, node_id, NodeRole.HYBRID)))
+    return records.UP, peer_id, records.up_body(Member(peer_id, node_id, NodeRole.HYBRID))
+
+
+async def up(ledger, node_id):
+    await ledger.write(*up_of(ledger, node_id))
 
 
 async def joined(path, seed, other):
@@ -134,7 +139,7 @@ async def test_nothing_is_said_to_be_stored_that_the_disk_refused(tmp_path, monk
     taken = await second.take([event.wire], "first", no_block)
     assert taken.durable == (event.id,)
     assert told == [event]
-    assert event.id in {e.id for e in await log.load()}
+    assert event.id in {e.id for e in log.events()}
 
 
 async def test_an_own_event_is_on_disk_before_anybody_can_see_it(tmp_path, monkeypatch):
@@ -166,10 +171,10 @@ async def test_a_child_is_never_on_disk_without_its_parents(tmp_path):
         for number in range(20):
             nursery.start_soon(first.write, "note", "", {"own": number})
     seen = set()
-    for event in await log_of_first.load():
+    for event in log_of_first.events():
         assert set(event.past) <= seen
         seen.add(event.id)
-    assert len(seen) == len(first.clock) == len(await log.load()) + 20
+    assert len(seen) == len(first.clock) == len([*log.events()]) + 20
 
 
 async def test_an_own_event_brings_what_it_stands_on_to_disk(tmp_path):
@@ -192,9 +197,9 @@ async def test_an_own_event_brings_what_it_stands_on_to_disk(tmp_path):
         await asked.wait()
         own = await second.write("note", "", {"own": True})
         assert note.id in own.parents
-        assert [e.id for e in (await log.load())[-2:]] == [note.id, own.id]
+        assert [e.id for e in [*log.events()][-2:]] == [note.id, own.id]
         answer.set()
-    assert version.id in {e.id for e in await log.load()}
+    assert version.id in {e.id for e in log.events()}
 
 
 async def test_a_block_that_is_not_what_it_is_called_is_not_taken(tmp_path):
@@ -212,7 +217,7 @@ async def test_a_block_that_is_not_what_it_is_called_is_not_taken(tmp_path):
     taken = await second.take([event.wire], "first", wrong)
     assert asked == [record_cid(block)]
     assert taken.waiting == (event.id,)
-    assert await log.block_ids() == []
+    assert log.block_ids() == []
 
     async def right(cid):
         return await first.block(cid)
@@ -273,7 +278,7 @@ async def test_many_are_one_commit_and_each_stands_on_the_one_before(tmp_path, m
     await log.close()
     again, log = await opened(tmp_path / "a")
     assert summary(again) == before
-    assert [event.id for event in await log.load()][-700:] == [event.id for event in events]
+    assert [event.id for event in log.events()][-700:] == [event.id for event in events]
     await log.close()
 
 
@@ -356,7 +361,7 @@ async def test_a_block_that_an_own_event_brings_lets_others_in_for_good(tmp_path
     assert taken.waiting == (theirs.id,)
     await second.write(records.VERSION, "ds-1", body, [block])
     await second.settle()
-    assert theirs.id in {event.id for event in await log.load()}
+    assert theirs.id in {event.id for event in log.events()}
     assert theirs.id in {event_id for event_id, _ in second.catalog.versions("ds-1")}
 
 
@@ -400,7 +405,7 @@ async def test_a_fork_found_folds_anew_off_the_loop_and_loses_nothing_that_comes
 
     class Slow:
         async def run(self, work, *args):
-            if work == third._fold_of:
+            if work is fold:
                 begun.set()
                 await go_on.wait()
             return await run(work, *args)
@@ -418,3 +423,167 @@ async def test_a_fork_found_folds_anew_off_the_loop_and_loses_nothing_that_comes
     assert third.catalog.dataset("ships") is not None
     assert {event.kind for event in folded_in} == {records.DEFINE}
     assert third.settled
+
+
+# -- checkpoints and damage ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_tails(monkeypatch):
+    monkeypatch.setattr("p2pnode.services.replay.TAIL_EVENTS", 8)
+
+
+async def kept(ledger):
+    """Let the ledger's own task keep a checkpoint of what there is."""
+    done = trio.Event()
+    checkpoint = ledger._checkpoint
+
+    async def watched(found):
+        await checkpoint(found)
+        done.set()
+
+    ledger._checkpoint = watched
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ledger.run)
+        with trio.fail_after(10):
+            await done.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def rich(path):
+    """A ledger whose log has members, datasets, a version and notes."""
+    ledger, log = await founded(path)
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    await ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    await ledger.write(records.VERSION, "ds-1", records.version_body(records.Version(record_cid(block))), [block])
+    await ledger.write_many(Saying("note", "", {"n": n}) for n in range(20))
+    return ledger, log
+
+
+def replayed(path, monkeypatch):
+    """How many rows opening reads one by one."""
+    read = []
+    rows = EventLog.rows
+
+    def counted(self, after=0):
+        for row in rows(self, after):
+            read.append(row.place)
+            yield row
+
+    monkeypatch.setattr(EventLog, "rows", counted)
+    return read
+
+
+async def test_opening_replays_only_what_came_after_the_checkpoint(tmp_path, monkeypatch, small_tails):
+    ledger, log = await rich(tmp_path / "a")
+    await kept(ledger)
+    await ledger.write_many(Saying("note", "", {"late": n}) for n in range(3))
+    before = summary(ledger)
+    await log.close()
+    read = replayed(tmp_path / "a", monkeypatch)
+    again, log = await opened(tmp_path / "a")
+    assert len(read) == 3
+    assert summary(again) == before
+    event = await again.write("note", "", {"after": True})
+    assert again.clock.heads() == [event.id]
+    assert await again.wires(again.clock.between(0)) == [event.wire for event in ledger.clock.events()] + [event.wire]
+    await log.close()
+
+
+async def test_a_long_tail_is_kept_when_it_was_replayed(tmp_path, monkeypatch, small_tails):
+    ledger, log = await rich(tmp_path / "a")
+    await log.close()
+    assert log.kept_checkpoint() is None
+    read = replayed(tmp_path / "a", monkeypatch)
+    _, log = await opened(tmp_path / "a")
+    await log.close()
+    assert len(read) == len(ledger.clock)
+    del read[:]
+    again, log = await opened(tmp_path / "a")
+    assert read == []
+    assert summary(again) == summary(ledger)
+    await log.close()
+
+
+@pytest.mark.parametrize("harm", ["flip", "torn", "foreign", "version", "older log", "row gone"])
+async def test_whatever_is_wrong_with_a_checkpoint_the_log_is_replayed(tmp_path, monkeypatch, small_tails, harm):
+    ledger, log = await rich(tmp_path / "a")
+    older = (tmp_path / "a").read_bytes(), (tmp_path / "a-wal").read_bytes()
+    await ledger.write_many(Saying("note", "", {"more": n}) for n in range(3))
+    await kept(ledger)
+    await log.close()
+    file = tmp_path / "a.checkpoint"
+    data, count = file.read_bytes(), len(ledger.clock)
+    if harm == "flip":
+        file.write_bytes(data[:200] + bytes((data[200] ^ 1,)) + data[201:])
+    elif harm == "torn":
+        file.write_bytes(data[: len(data) // 2])
+    elif harm == "foreign":
+        other, log = await rich(tmp_path / "b")
+        await kept(other)
+        file.write_bytes((tmp_path / "b.checkpoint").read_bytes())
+    elif harm == "version":
+        monkeypatch.setattr("p2pnode.services.replay._MAKER", "p2pnode 99")
+    elif harm == "older log":
+        (tmp_path / "a").write_bytes(older[0])
+        (tmp_path / "a-wal").write_bytes(older[1])
+        count -= 3
+    else:
+        # The newest one, so that nothing stands on it and only the count tells.
+        with sqlite3.connect(tmp_path / "a") as db:
+            db.execute("DELETE FROM events WHERE place = (SELECT max(place) FROM events)")
+        count -= 1
+    read = replayed(tmp_path / "a", monkeypatch)
+    again, log = await opened(tmp_path / "a")
+    assert len(again.clock) == len(read) == count
+    assert again.catalog.digest() == ledger.catalog.digest()
+    await log.close()
+
+
+async def test_damage_is_set_aside_and_comes_back_from_a_peer(tmp_path):
+    first, log_of_first = await rich(tmp_path / "a")
+    second, log = await joined(tmp_path / "b", 2, first)
+    await second.take([e.wire for e in first.clock.events()], "first", first.block)
+    assert summary(second) == summary(first)
+    await up(second, "second")
+    await second.write_many(Saying("note", "", {"mine": n}) for n in range(3))
+    whole, everything = summary(second), second.clock.between(0)
+    await log.close()
+    with sqlite3.connect(tmp_path / "b") as db:
+        for place in (6, 11):
+            db.execute("UPDATE events SET wire = ? WHERE place = ?", (b"rubbish", place))
+    again, log = await opened(tmp_path / "b", 2)
+    assert 0 < len(again.clock) < 6
+    assert again.incomplete == len(everything) - len(again.clock)
+    assert set(again.clock.between(0)) < set(everything)
+    note = await again.write(*up_of(again, "second"))
+    # What an ordinary sync brings: everything that it says it lacks.
+    lacking = [event_id for event_id in second.clock.between(0) if event_id not in again.clock]
+    taken = await again.take([second.clock.get(event_id).wire for event_id in lacking], "peer", no_block)
+    assert set(lacking) <= set(taken.durable)
+    assert again.incomplete == 0
+    await log.close()
+    third, log = await opened(tmp_path / "b", 2)
+    assert third.incomplete == 0
+    assert set(third.clock.between(0)) == {*everything, note.id}
+    assert third.clock.forks() == []
+    assert third.catalog.datasets() == second.catalog.datasets()
+    assert whole == summary(second)
+    await log.close()
+    await log_of_first.close()
+
+
+async def test_who_is_alone_does_not_start_on_a_damaged_log(tmp_path):
+    ledger, log = await rich(tmp_path / "a")
+    await log.close()
+    with sqlite3.connect(tmp_path / "a") as db:
+        db.execute("UPDATE events SET wire = ? WHERE place = 9", (b"rubbish",))
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="are damaged") as caught:
+            await opened(tmp_path / "a")
+        assert "--bootstrap" in caught.value.advice
+    log = await EventLog.open(Env(), tmp_path / "a")
+    helped = Ledger(Env(), log, Identity.from_seed(bytes([1]) * 32))
+    await helped.open(others=True)
+    assert helped.incomplete == len(ledger.clock) - 8
+    await log.close()

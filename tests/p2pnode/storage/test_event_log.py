@@ -62,9 +62,9 @@ async def test_what_was_appended_is_there_after_opening_again(path):
     await log.close()
     log = await EventLog.open(Env(), path)
     assert log.genesis == record_cid(b"genesis")
-    loaded = await log.load()
+    loaded = [*log.events()]
     assert [e.wire for e in loaded] == [e.wire for e in events]
-    assert await log.block_ids() == [record_cid(block)]
+    assert log.block_ids() == [record_cid(block)]
     assert await log.block(record_cid(block)) == block
     assert await log.block(record_cid(b"other")) is None
     with pytest.raises(IntegrityError, match="another swarm"):
@@ -85,11 +85,11 @@ async def test_a_swarm_begins_whole_or_not_at_all(path, monkeypatch):
             await log.begin(event(0))
     await log.close()
     log = await EventLog.open(Env(), path)
-    assert (log.genesis, await log.load()) == (None, [])
+    assert (log.genesis, [*log.events()]) == (None, [])
     await log.begin(event(0))
     await log.close()
     log = await EventLog.open(Env(), path)
-    assert (log.genesis, [e.id for e in await log.load()]) == (event(0).id, [event(0).id])
+    assert (log.genesis, [e.id for e in log.events()]) == (event(0).id, [event(0).id])
     with pytest.raises(IntegrityError):
         await log.begin(event(1))
     await log.close()
@@ -126,7 +126,7 @@ async def test_appends_of_one_moment_share_a_commit(path):
         for number in range(50):
             nursery.start_soon(log.append, [event(number)])
     assert disk.commits <= 3
-    assert len(await log.load()) == 50
+    assert len([*log.events()]) == 50
     await log.close()
 
 
@@ -138,25 +138,68 @@ async def test_a_cancelled_append_is_whole_or_absent_and_harms_nobody(path):
             scope.cancel()
             await log.append([event(0), event(1)])
         nursery.start_soon(log.append, [event(2)])
-    assert {e.sequence for e in await log.load()} in ({2}, {0, 1, 2})
+    assert {e.sequence for e in log.events()} in ({2}, {0, 1, 2})
     await log.close()
 
 
 @pytest.mark.trio
 @pytest.mark.parametrize("column", ["wire", "seal", "id"])
-async def test_a_changed_byte_is_found_and_the_way_out_named(path, column):
+async def test_a_changed_row_is_seen_set_aside_and_stored_again(path, column):
     log = await EventLog.open(Env(), path)
-    await log.append([event(0), event(1)])
+    await log.append([event(n) for n in range(3)])
     await log.close()
-    with sqlite3.connect(path) as db:
-        (old,) = db.execute(f"SELECT {column} FROM events WHERE place = 2").fetchone()
-        changed = bytes((old[-1] ^ 1,))
-        db.execute(f"UPDATE events SET {column} = ? WHERE place = 2", (old[:-1] + changed,))
+    change(path, column, 2)
     log = await EventLog.open(Env(), path)
-    with pytest.raises(IntegrityError, match="event 2") as caught:
-        await log.load()
+    rows = list(log.rows())
+    assert [row.event for row in rows] == [event(0), None, event(2)]
+    with pytest.raises(IntegrityError) as caught:
+        await log.wires([rows[1].id])
     assert "--bootstrap" in caught.value.advice
     assert path.name in caught.value.advice
+    log.set_aside([rows[1]])
+    assert log.damaged() == [rows[1].id]
+    assert [row.event for row in log.rows()] == [event(0), event(2)]
+    assert log.row(2) is None
+    await log.append([event(1)])
+    assert [*log.events()] == [event(0), event(2), event(1)]
+    assert log.damaged() == ([] if column != "id" else [rows[1].id])
+    assert await log.wires([event(1).id, event(0).id]) == [event(1).wire, event(0).wire]
+    assert log.read(event(1).id) == event(1)
+    await log.close()
+
+
+def change(path, column, place):
+    with sqlite3.connect(path) as db:
+        (old,) = db.execute(f"SELECT {column} FROM events WHERE place = ?", (place,)).fetchone()
+        db.execute(f"UPDATE events SET {column} = ? WHERE place = ?", (old[:-1] + bytes((old[-1] ^ 1,)), place))
+
+
+@pytest.mark.trio
+async def test_what_it_holds_up_to_a_place_is_told_from_the_ids_alone(path):
+    log = await EventLog.open(Env(), path)
+    await log.append([event(n) for n in range(9)])
+    clock = sum(int.from_bytes(event(n).id[-32:], "big") for n in range(4)) % (1 << 256)
+    assert log.holds(4) == (4, clock.to_bytes(32, "big"))
+    assert log.holds(100)[0] == 9
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_a_checkpoint_is_the_last_one_kept_and_a_disk_that_refuses_costs_only_it(path, monkeypatch):
+    log = await EventLog.open(Env(), path)
+    assert log.kept_checkpoint() is None
+    assert log.keep_checkpoint(b"one")
+    assert log.keep_checkpoint(b"two")
+    assert log.kept_checkpoint() == b"two"
+
+    def full(self, file):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDisk, "sync", full)
+        assert not log.keep_checkpoint(b"three")
+    assert log.kept_checkpoint() == b"two"
+    await log.append([event(0)])
     await log.close()
 
 
@@ -188,7 +231,7 @@ async def test_a_truncated_database_is_damage(path):
         file.truncate(path.stat().st_size // 2 // 4096 * 4096)
     with pytest.raises(IntegrityError):
         log = await EventLog.open(Env(), path)
-        await log.load()
+        [*log.events()]
 
 
 @pytest.mark.trio
@@ -211,7 +254,7 @@ async def test_a_full_disk_refuses_and_recovers(path):
         await log.append([event(1)], {record_cid(big): big})
     log._writer.execute("PRAGMA max_page_count = 1000000")
     await log.append([event(2)])
-    assert [e.sequence for e in await log.load()] == [0, 2]
+    assert [e.sequence for e in log.events()] == [0, 2]
     await log.close()
 
 
