@@ -125,7 +125,7 @@ class MetadataService:
     async def open(self, addresses: Iterable[str] = ()) -> None:
         """Replay the log; `addresses` are where this node can be dialed. Raises IntegrityError, StorageFailed."""
         self._addresses = tuple(addresses)[: words.ADDRESSES_MAX]
-        await self._ledger.open()
+        await self._ledger.open(others=bool(self._settings.bootstrap))
         self._learn_members()
 
     async def found(self, name: str = "") -> None:
@@ -168,6 +168,7 @@ class MetadataService:
     async def run(self) -> None:
         """Push what is authored and compare notes, until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ledger.run)
             nursery.start_soon(self._spreader.run)
             nursery.start_soon(self._herald.run)
             nursery.start_soon(self._rumours.run)
