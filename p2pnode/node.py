@@ -50,6 +50,7 @@ from p2pnode.services.publish import Publisher
 from p2pnode.services.query import FragmentService
 from p2pnode.services.shard_transfer import ShardTransferService
 from p2pnode.services.sweep import keep_sweeping
+from p2pnode.services.upkeep import Upkeep
 from p2pnode.services.vitals import Vitals
 from p2pnode.services.wishes import Wishes
 from p2pnode.storage.event_log import EventLog
@@ -180,6 +181,7 @@ class Node:
         #: Its own log, told: `entries` and `audit`.
         self.journal = Journal(env, settings.home / "catalog.db", self._metadata.ledger)
         self._health = self._build_health()
+        self._upkeep = Upkeep(identity.peer_id, self._metadata, self._health, settings.down_after_s)
         self._wishes = Wishes(identity, settings.role, self._metadata, self._net, alive=self._is_alive)
         self._datasets = Datasets(
             env, settings.role, self._metadata, self._wishes, self._holdings, alive=self._is_alive
@@ -267,6 +269,8 @@ class Node:
         await self._metadata.open(self.addresses)
         self._metadata.answer_with(self._proposals.answer, self._proposals.issue_ticket)
         self._transport.on_change(self._health.connection_changed)
+        self._metadata.on_change(lambda _: self._health.members_changed())
+        self._health.on_change(self._notice)
         self._transport.on_change(self._joining.connection_changed)
         guard = Guard(self._transport, self._metadata.authorise, self._net.blame)
         guard.serve(METADATA, self._metadata.handlers())
@@ -286,6 +290,7 @@ class Node:
             await self._until_joined(knew_swarm)
         if self.role.is_member:
             await self._metadata.announce()
+            nursery.start_soon(self._upkeep.run)
 
     async def _warm_up(self) -> None:
         """Start the first SQL process now: the first query should not pay for it."""
@@ -322,6 +327,11 @@ class Node:
             for member in self._metadata.catalog.members()
             if member.peer_id != self.peer_id and self._health.state_of(member.peer_id) is not State.DEAD
         ]
+
+    def _notice(self, peer_id: str, was: State, state: State) -> None:
+        """Somebody's health is another: who came back may know what we do not."""
+        if was in (State.DEAD, State.LEFT) and state is State.ALIVE:
+            self._metadata.returned(peer_id)
 
     def _is_alive(self, peer_id: str) -> bool:
         return self._health.state_of(peer_id) in (State.ALIVE, State.SUSPECT)

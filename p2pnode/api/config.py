@@ -89,6 +89,14 @@ class Membership(BaseSettings):
     probe_s: Positive = 1.0
 
 
+class Placement(BaseSettings):
+    """[placement]: when a silent member is counted on no more."""
+
+    model_config = SettingsConfigDict(env_prefix="P2PNODE_PLACEMENT__", extra="forbid")
+    #: Seconds.
+    down_after_s: Positive = 300.0
+
+
 class Query(BaseSettings):
     """[query]: SQL workers."""
 
@@ -152,6 +160,7 @@ class DistributedConfig(BaseSettings):
     prefetch_shards: bool = True
 
     membership: Membership = Field(default_factory=Membership)
+    placement: Placement = Field(default_factory=Placement)
     query: Query = Field(default_factory=Query)
     network: Network = Field(default_factory=Network)
     api: Api = Field(default_factory=Api)
@@ -207,7 +216,7 @@ class DistributedConfig(BaseSettings):
     def values(self) -> dict[str, Any]:
         """Every `section.key` and its value; secrets are shown only as set or unset."""
         found = {f"distributed.{key}": getattr(self, key) for key in _KEYS["distributed"]}
-        for section in ("membership", "query", "network", "api"):
+        for section in ("membership", "placement", "query", "network", "api"):
             found.update({f"{section}.{key}": getattr(getattr(self, section), key) for key in _KEYS[section]})
         return {name: _shown(name, value) for name, value in found.items()}
 
@@ -240,6 +249,7 @@ class DistributedConfig(BaseSettings):
             transfers_max=self.max_concurrent_transfers,
             queries_max=self.max_concurrent_queries,
             probe_s=self.membership.probe_s,
+            down_after_s=self.placement.down_after_s,
             query_timeout_s=self.query.timeout_s,
             query_memory_bytes=self.query.memory_limit,
             query_workers=self.query.workers,
@@ -250,6 +260,7 @@ class DistributedConfig(BaseSettings):
 _SECTIONS: dict[str, type[BaseSettings]] = {
     "distributed": DistributedConfig,
     "membership": Membership,
+    "placement": Placement,
     "query": Query,
     "network": Network,
     "api": Api,

@@ -180,6 +180,10 @@ class Catalog:
         """Who said so far that this member's last `up` ended; sorted."""
         return self._roster.witnesses(peer_id)
 
+    def readmissions(self, peer_id: str) -> list[bytes]:
+        """The readmit events about this member that it did not take up yet, oldest first."""
+        return self._roster.readmissions(peer_id)
+
     @property
     def witnesses_needed(self) -> int:
         """How many must have said so before a member is down."""

@@ -204,6 +204,12 @@ class Detector:
         """How many times more patient than usual this node is, because it is itself slow."""
         return self._senses.stretch
 
+    def awake(self, now: float) -> float:
+        """Seconds on a clock that stood still while this process did not run."""
+        self._senses.wake(now)
+        self._expect()
+        return self._senses.awake
+
     def state_of(self, peer_id: str) -> State | None:
         """None for somebody who is no member."""
         standing = self._members.get(peer_id)
@@ -579,7 +585,13 @@ class Detector:
             self._end(ticket)
 
     def _take(self) -> list[Command]:
-        """What the event gave rise to; `due` is anew what it should be."""
+        """What the event gave rise to."""
+        self._expect()
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _expect(self) -> None:
+        """Make `due` what it should be."""
         due = self._next_probe
         if self._urgent and len(self._probes) < PROBES_MAX:
             full = self._absent_under_way() >= PROBES_OF_DEAD_MAX
@@ -590,8 +602,6 @@ class Detector:
             if standing.state is State.SUSPECT:
                 due = min(due, self._dies_at(standing))
         self.due = self._senses.expect(due)
-        commands, self._commands = self._commands, []
-        return commands
 
 
 def _claim(peer_id: str, standing: _Standing) -> Claim:

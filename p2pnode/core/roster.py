@@ -1,4 +1,4 @@
-"""Who belongs to the swarm, folded from its `up`, `leave` and `down` events.
+"""Who belongs to the swarm, folded from its `up`, `leave`, `down` and `readmit` events.
 
 - A member is what its own last `up` or `leave` says, last by (height, id).
 - It is *down* when enough witnesses named that very `up` as ended: two where three members or more have not left (the
@@ -44,6 +44,9 @@ class _Presence:
     claims: dict[str, set[Order]] = field(default_factory=dict)
     #: id of an `up` -> the authors who say that it ended.
     witnesses: dict[bytes, set[str]] = field(default_factory=dict)
+    #: Readmissions granted to it, and those that its `up`s took up.
+    granted: set[Order] = field(default_factory=set)
+    taken_up: set[bytes] = field(default_factory=set)
 
     @property
     def left(self) -> bool:
@@ -71,14 +74,18 @@ class Roster:
         self._everyone: dict[str, Member] | None = None
 
     def apply(self, event: Event) -> None:
-        """Add an `up`, `leave` or `down`; applying it twice changes nothing. Others are ignored."""
+        """Add an `up`, `leave`, `down` or `readmit`; applying it twice changes nothing. Others are ignored."""
         if event.kind == records.UP:
-            self._of(event.author).came(order_of(event), records.read_up(event))
+            one = self._of(event.author)
+            one.came(order_of(event), records.read_up(event))
+            one.taken_up.update(filter(None, (records.readmission_of(event),)))
         elif event.kind == records.LEAVE:
             self._of(event.author).went(order_of(event))
         elif event.kind == records.DOWN:
             ended = records.read_down(event)
             self._of(event.object_id).witnesses.setdefault(ended, set()).add(event.author)
+        elif event.kind == records.READMIT:
+            self._of(event.object_id).granted.add(order_of(event))
         else:
             return
         self._everyone = None
@@ -111,6 +118,11 @@ class Roster:
         one = self._presence.get(peer_id)
         return [] if one is None or one.record is None else sorted(one.witnesses.get(one.record.up, ()))
 
+    def readmissions(self, peer_id: str) -> list[bytes]:
+        """The readmit events that this member did not take up yet, oldest first."""
+        one = self._presence.get(peer_id, _Presence())
+        return [order[_HEIGHT_BYTES:] for order in sorted(one.granted) if order[_HEIGHT_BYTES:] not in one.taken_up]
+
     def named(self, node_id: str) -> Member | None:
         """The member that has not left and owns that node_id."""
         claims = [
@@ -132,6 +144,8 @@ class Roster:
                 one.last_leave,
                 [[name, sorted(orders)] for name, orders in sorted(one.claims.items())],
                 [[up, sorted(authors)] for up, authors in sorted(one.witnesses.items())],
+                sorted(one.granted),
+                sorted(one.taken_up),
             ]
             for peer_id, one in sorted(self._presence.items())
         ]
@@ -140,13 +154,15 @@ class Roster:
     def load(cls, dump: list[Any]) -> Roster:
         """What `dump` gave."""
         roster = cls()
-        for peer_id, record, last_up, last_leave, claims, witnesses in dump:
+        for peer_id, record, last_up, last_leave, claims, witnesses, granted, taken_up in dump:
             roster._presence[peer_id] = _Presence(
                 None if record is None else _member(peer_id, record),
                 last_up,
                 last_leave,
                 {name: set(orders) for name, orders in claims},
                 {up: set(authors) for up, authors in witnesses},
+                set(granted),
+                set(taken_up),
             )
         return roster
 

@@ -107,6 +107,10 @@ class HealthService:
                 return State.LEFT if member.left else State.ALIVE
         return State.ALIVE if peer_id in self._peers.connected() else State.DEAD
 
+    def awake(self) -> float:
+        """Seconds on a monotonic clock that stood still while this process did not run."""
+        return self._detector.awake(self._now())
+
     def on_change(self, callback: OnChange) -> None:
         """Call back whenever a member's state becomes another. It must not raise."""
         self._callbacks.append(callback)

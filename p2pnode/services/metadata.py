@@ -2,9 +2,9 @@
 
 Events spread in three ways: their author pushes them to the members it is connected to, whoever hears news that came
 round passes it on to a few, and everybody compares notes with a random peer every few seconds. The first two are for
-speed, the comparing is what guarantees. An authored event is acknowledged when it is on min(3, members) disks. Own
-bookkeeping stands in `ledger`, outboxes in `spreading`; a client's wishes go to callables that the node supplies
-(`answer_with`). This file refuses to decide who is alive.
+speed, the comparing is what guarantees. Own bookkeeping stands in `ledger`, own words and how they last in `authoring`,
+outboxes in `spreading`; a client's wishes go to callables that the node supplies (`answer_with`). This file refuses to
+decide who is alive.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from p2pnode.errors import Busy, GenesisMismatch, NodeIdTaken, NotDurable, P2PNo
 from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
+from p2pnode.services.authoring import DURABLE_S, Authoring
 from p2pnode.services.ledger import Ledger, OnChange
-from p2pnode.services.spreading import Rumours, Spreader
+from p2pnode.services.spreading import Rumours
 from p2pnode.services.syncing import ANSWER_S, Syncer
 from p2pnode.storage.event_log import EventLog
 from protocols import metadata as words
@@ -43,14 +44,8 @@ Proposals = Callable[[str, str, bytes, bytes], Awaitable[bytes]]
 Tickets = Callable[[str, str, Sequence[bytes], int], Awaitable[bytes]]
 
 AGENT = "p2pnode"
-#: Disks that an acknowledged event is on, as far as there are members: it survives any two of them.
-COPIES = 3
-#: Seconds that `author` tries to get there.
-DURABLE_S = 10.0
 #: Seconds that a node which comes up waits for others to have noted it.
 ANNOUNCED_S = 3.0
-#: Seconds after which it asks members again, or others, that did not store it.
-ASK_AGAIN_S = 1.0
 #: Seconds between two comparisons with a random peer, ± JITTER of it so that nodes do not march in step.
 ANTI_ENTROPY_S = 5.0
 JITTER = 0.3
@@ -74,11 +69,15 @@ class MetadataService:
         self._settings = settings
         self._ledger = Ledger(env, event_log, identity)
         self._ledger.on_change(self._learn_members)
-        self._spreader = Spreader(self._push)
-        #: Clients hear of events as soon as members do, and are no disks to count on.
-        self._herald = Spreader(self._push)
-        self._rumours = Rumours(env.rng, self._connected_members, self._spreader.spread, self._synced)
+        self._authoring = Authoring(
+            identity.peer_id, settings.role, self._ledger, peers, push=self._push, role_of=self.role_of
+        )
+        #: Deeds that are wholly the author's; see there.
+        self.author, self.confirm, self.expose = self._authoring.author, self._authoring.confirm, self._authoring.expose
+        self._rumours = Rumours(env.rng, self._authoring.connected, self._authoring.spread, self._synced)
         self._syncer = Syncer(self._ledger, peers, env, pushes_back=settings.role.is_member, on_news=self._heard)
+        self._returned: dict[str, None] = {}
+        self._somebody_returned = trio.Event()
         self._guests: dict[str, NodeRole] = {}
         self._addresses: tuple[str, ...] = ()
         self._proposals: Proposals = _refuse_wishes
@@ -137,8 +136,9 @@ class MetadataService:
             raise RoleError("A client begins no swarm.", advice="Give it --bootstrap, or another role.")
         await self._ledger.found(name, open_swarm=self._settings.open_swarm)
 
-    async def announce(self) -> None:
-        """Record that this node is up with its present settings and addresses, unless that is known already.
+    async def announce(self, readmit: bytes | None = None) -> None:
+        """Record that this node is up with its present settings and addresses, unless that is known already and nobody
+        says otherwise. `readmit` is a readmission that it takes up.
 
         Waits up to ANNOUNCED_S for others to have it on their disks, so that whoever acts on our being ready finds us
         in the catalog; a swarm that is mostly down does not keep us from starting. Raises NodeIdTaken, StorageFailed.
@@ -155,11 +155,13 @@ class MetadataService:
             capabilities=tuple(settings.capabilities),
         )
         known = self.catalog.member(wanted.peer_id)
-        if known is None or known.left or records.up_body(known) != records.up_body(wanted):
-            try:
-                await self.author(records.UP, wanted.peer_id, records.up_body(wanted), timeout_s=ANNOUNCED_S)
-            except NotDurable as error:
-                log.info("announced_to_few", why=error.message)
+        stands = known is not None and not known.left and records.up_body(known) == records.up_body(wanted)
+        if stands and not self.catalog.witnesses(wanted.peer_id) and readmit is None:
+            return
+        try:
+            await self.author(records.UP, wanted.peer_id, records.up_body(wanted, readmit), timeout_s=ANNOUNCED_S)
+        except NotDurable as error:
+            log.info("announced_to_few", why=error.message)
 
     async def leave(self, timeout_s: float = DURABLE_S) -> None:
         """Record that this node left for good. Raises NotDurable if too few others heard it."""
@@ -169,10 +171,10 @@ class MetadataService:
         """Push what is authored and compare notes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ledger.run)
-            nursery.start_soon(self._spreader.run)
-            nursery.start_soon(self._herald.run)
+            nursery.start_soon(self._authoring.run)
             nursery.start_soon(self._rumours.run)
             nursery.start_soon(self._anti_entropy)
+            nursery.start_soon(self._meet_returned)
 
     # -- other peers -----------------------------------------------------------------------------------------
 
@@ -244,78 +246,7 @@ class MetadataService:
             if (told is None or member.peer_id in told) and member.peer_id != self._identity.peer_id:
                 self._peers.learn(member.peer_id, member.node_id, member.role, member.addresses)
 
-    # -- authoring -------------------------------------------------------------------------------------------
-
-    async def author(
-        self,
-        kind: str,
-        object_id: str,
-        body: dict[str, Any],
-        *,
-        blocks: Iterable[bytes] = (),
-        wait: bool = True,
-        timeout_s: float = DURABLE_S,
-    ) -> Event:
-        """Record an event of this node's own, with the blocks that it names.
-
-        Returns when it is on min(COPIES, members) disks, this one included; with `wait=False` when it is on
-        this one. It is on this disk in any case, and spreads also when this raises.
-
-        Raises:
-            NotDurable: too few members stored it within `timeout_s`. Repeating is safe.
-            RoleError: this node's role may not say that.
-            UsageError: it cannot be encoded, or is too large. StorageFailed: this disk refuses.
-        """
-        if not self._settings.role.is_member:
-            raise RoleError("A client records no events; a coordinator does it on its behalf.")
-        event = await self._ledger.write(kind, object_id, body, blocks)
-        self._spreader.spread(event, self._connected_members())
-        self._herald.spread(event, self._connected_clients())
-        if wait:
-            await self._until_durable(event, timeout_s)
-        return event
-
-    async def confirm(self, event_id: bytes, timeout_s: float = DURABLE_S) -> None:
-        """Return when an event that is here is on min(COPIES, members) disks. Raises NotDurable as `author`."""
-        event = self.clock.get(event_id)
-        assert event is not None  # whoever names it found it in the catalog
-        await self._until_durable(event, timeout_s)
-
-    async def _until_durable(self, event: Event, timeout_s: float) -> None:
-        needed = min(COPIES - 1, len(self._other_members()))
-        copies = self._spreader.watch(event)
-        try:
-            with trio.move_on_after(timeout_s):
-                while len(copies.holders) < needed:
-                    self._spreader.spread(event, self._next_holders(copies.holders, needed))
-                    with trio.move_on_after(ASK_AGAIN_S):
-                        await copies.reach(needed)
-        finally:
-            self._spreader.unwatch(event)
-        if len(copies.holders) < needed:
-            raise NotDurable(
-                f"The {event.kind} event is on {1 + len(copies.holders)} of {1 + needed} disks after {timeout_s:g} s.",
-                copies=1 + len(copies.holders),
-                needed=1 + needed,
-            )
-
-    def _next_holders(self, have: set[str], needed: int) -> list[str]:
-        """Members to push to now: the connected ones, and if they are too few the others as well."""
-        connected = [peer_id for peer_id in self._connected_members() if peer_id not in have]
-        wanted = connected
-        if len(have) + len(connected) < needed:
-            wanted = [peer_id for peer_id in self._other_members() if peer_id not in have]
-        return [peer_id for peer_id in wanted if not self._spreader.busy_with(peer_id)]
-
-    def _other_members(self) -> list[str]:
-        return [m.peer_id for m in self.catalog.members() if m.peer_id != self._identity.peer_id]
-
-    def _connected_members(self) -> list[str]:
-        connected = set(self._peers.connected())
-        return [peer_id for peer_id in self._other_members() if peer_id in connected]
-
-    def _connected_clients(self) -> list[str]:
-        return [peer_id for peer_id in self._peers.connected() if self.role_of(peer_id) is NodeRole.CLIENT]
+    # -- passing on ------------------------------------------------------------------------------------------
 
     async def _push(self, peer_id: str, events: Sequence[Event]) -> Iterable[bytes]:
         try:
@@ -344,8 +275,8 @@ class MetadataService:
         """
         if self.genesis is None:
             return
-        connected = self._connected_members()
-        others = [peer_id for peer_id in self._other_members() if peer_id not in connected]
+        connected = self._authoring.connected()
+        others = [peer_id for peer_id in self._authoring.others() if peer_id not in connected]
         candidates = [*self._shuffled(connected), *self._shuffled(others)]
         with trio.move_on_after(REFRESH_S):
             for peer_id in candidates[:REFRESH_PEERS]:
@@ -360,9 +291,25 @@ class MetadataService:
     async def _anti_entropy(self) -> None:
         while True:
             await trio.sleep(ANTI_ENTROPY_S * (1 - JITTER + 2 * JITTER * self._env.rng.random()))
-            connected = self._connected_members()
+            connected = self._authoring.connected()
             if self.genesis is not None and connected:
                 await self._synced(self._env.rng.choice(connected))
+
+    def returned(self, peer_id: str) -> None:
+        """That member was held for dead and has answered: know what it knows, soon."""
+        self._returned[peer_id] = None
+        self._somebody_returned.set()
+
+    async def _meet_returned(self) -> None:
+        # One by one: after a partition the first of the other half knows what all of it knows.
+        while True:
+            self._somebody_returned = trio.Event()
+            while self._returned:
+                peer_id = next(iter(self._returned))
+                del self._returned[peer_id]
+                if self.genesis is not None:
+                    await self._synced(peer_id)
+            await self._somebody_returned.wait()
 
     async def _synced(self, peer_id: str) -> bool:
         try:

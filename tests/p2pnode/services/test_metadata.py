@@ -19,8 +19,7 @@ from p2pnode.errors import (
     Unauthorized,
     UsageError,
 )
-from p2pnode.services import metadata as service
-from p2pnode.services import syncing
+from p2pnode.services import authoring, syncing
 from protocols import metadata as words
 from protocols.metadata import METADATA
 
@@ -118,7 +117,7 @@ async def test_a_client_asks_and_follows_but_is_no_member(swarm, autojump_clock)
     with pytest.raises(Unauthorized):
         await client.peers.ask(first.peer_id, METADATA, push)
     await first.metadata.author(records.DEFINE, "ds-1", define("flights"))
-    await trio.sleep(service.ASK_AGAIN_S)  # well before it compares notes of its own accord
+    await trio.sleep(authoring.ASK_AGAIN_S)  # well before it compares notes of its own accord
     assert client.metadata.catalog.dataset("flights").dataset_id == "ds-1"
 
 
@@ -172,7 +171,7 @@ async def test_too_few_disks_is_an_error_in_bounded_time_and_the_event_spreads_l
     started = trio.current_time()
     with pytest.raises(NotDurable) as caught:
         await first.metadata.author(records.DEFINE, "ds-1", define("flights"))
-    assert trio.current_time() - started == pytest.approx(service.DURABLE_S, abs=1.5)
+    assert trio.current_time() - started == pytest.approx(authoring.DURABLE_S, abs=1.5)
     assert caught.value.details == {"copies": 1, "needed": 2}
     swarm.heal()
     await first.metadata.greet(second.peer_id)
@@ -265,7 +264,7 @@ async def test_a_newcomer_fetches_every_block_of_the_history(swarm, autojump_clo
     newcomer = await swarm.node(3)
     await newcomer.metadata.greet(first.peer_id)
     assert newcomer.state == first.state
-    assert len(await newcomer.log.block_ids()) == 30
+    assert len(newcomer.log.block_ids()) == 30
     assert newcomer.metadata.catalog.dataset("flights").manifest.policy == {"note": "29"}
 
 
