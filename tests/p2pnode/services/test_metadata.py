@@ -354,7 +354,7 @@ async def test_many_refreshes_at_once_do_not_starve_each_other_of_streams(swarm,
     assert newcomer.metadata.catalog.dataset("flights").version is not None
 
 
-async def test_a_fork_hidden_from_marks_is_found_and_agreed_on(swarm, autojump_clock):
+async def test_a_fork_of_which_each_saw_one_branch_is_found_and_agreed_on(swarm, autojump_clock):
     first, second, third = await swarm.founded(3, run=False)
     for node, other in ((second, first), (third, first), (third, second), (first, second)):
         await node.metadata.greet(other.peer_id)
@@ -380,7 +380,6 @@ async def test_a_fork_hidden_from_marks_is_found_and_agreed_on(swarm, autojump_c
         push = words.Push(sizes=[len(said.wire)])
         answer, _ = await traitor.peers.ask(node.peer_id, METADATA, push, said.wire)
         assert answer.durable == [said.id]
-    assert first.metadata.clock.heads() == second.metadata.clock.heads()
     assert first.state != second.state
     await first.metadata.greet(second.peer_id)
     await second.metadata.greet(first.peer_id)
