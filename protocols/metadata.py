@@ -42,6 +42,8 @@ HEADS_MAX = 32
 ID_BYTES = 32
 #: Bytes of event ids in one payload: 8,192 of them.
 IDS_BYTES_MAX = 256 << 10
+#: Bands of heights that a long history is cut into; they grow with it.
+BANDS_MAX = 4096
 #: Buckets that authors are sorted into, a power of two: a digest of 8 bytes each.
 BUCKETS_MAX = 1024
 
@@ -107,11 +109,21 @@ class Events(Message, frozen=True, tag="events"):
     sizes: Sizes
 
 
+class Band(msgspec.Struct, frozen=True, array_like=True):
+    """All events of heights low ≤ h < high: so many of them, with that digest."""
+
+    low: Count
+    high: Count
+    count: Count
+    digest: Annotated[bytes, msgspec.Meta(max_length=16)]
+
+
 class Synced(Message, frozen=True, tag="synced"):
-    """The end of the events asked for, and what the answerer has."""
+    """The end of the events asked for, and what the answerer has; `bands` are still to be fetched, from anybody."""
 
     count: Count
     fingerprint: Fingerprint
+    bands: Annotated[list[Band], msgspec.Meta(max_length=BANDS_MAX)] = msgspec.field(default_factory=list)
 
 
 class Differs(Message, frozen=True, tag="differs"):
@@ -153,10 +165,21 @@ class WantEvents(Message, frozen=True, tag="want_events"):
     wanted: Count
 
 
+class WantBand(Message, frozen=True, tag="want_band"):
+    """All events of heights low ≤ h < high."""
+
+    low: Count
+    high: Count
+
+
 class Push(Message, frozen=True, tag="push"):
-    """New events, payload as in Events. The answer comes when they are on the receiver's disk."""
+    """New events, payload as in Events. The answer comes when they are on the receiver's disk.
+
+    `wide`: the sender pushes them to every member that it is connected to, so they need not be passed on.
+    """
 
     sizes: Sizes
+    wide: bool = False
 
 
 class Stored(Message, frozen=True, tag="stored"):
@@ -226,6 +249,7 @@ METADATA = ProtocolSpec(
             final=(Synced,),
             payload_max=((WantEvents, 2 * IDS_BYTES_MAX), (Events, EVENTS_BYTES_MAX)),
         ),
+        Verb(WantBand, replies=(Events,), final=(Synced,), payload_max=((Events, EVENTS_BYTES_MAX),)),
         Verb(Push, final=(Stored,), payload_max=((Push, EVENTS_BYTES_MAX),)),
         Verb(WantBlock, final=(Block,), payload_max=((Block, BLOCK_BYTES_MAX),)),
         Verb(Propose, final=(Accepted,), payload_max=((Propose, BLOCK_BYTES_MAX), (Accepted, BLOCK_BYTES_MAX))),

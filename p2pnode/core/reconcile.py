@@ -11,8 +11,7 @@ determine all of it, forks included, so replicas compare leaves and never lists 
   part, and then for what lies beyond (`beyond`).
 
 Buckets are salted anew each time, so that nobody can choose who shares one with him for long, and what is cut
-off by a bound comes with the next sync. An asker that is far behind gets its history in `bands` of heights,
-each of which any member can serve. Pure; what may look at many events says so and belongs into a thread.
+off by a bound comes with the next sync. Pure; what may look at many events says so and belongs into a thread.
 """
 
 from __future__ import annotations
@@ -37,10 +36,6 @@ EARLY_EVENTS_MAX = 512
 PROBES = 256
 #: Rounds after which what is still undecided counts as lacking: it may move twice, and nothing else.
 ROUNDS_MAX = 8
-#: Events of one band: some 1 MB, a third of a second to check. Bands get larger where there would be too many.
-BAND_EVENTS = 2048
-BANDS_MAX = 4096
-BAND_DIGEST_BYTES = 16
 
 _PREFIX = record_cid(b"")[:-DIGEST_BYTES]
 
@@ -360,38 +355,3 @@ class Inquiry:
             self._decide(branches, known[start : start + count])
             start += count
         self._branches = [branches for branches in self._branches if branches.undecided]
-
-
-# -- bands -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Every event of a range of heights, told apart from any other choice of events by its digest."""
-
-    low: int
-    #: The first height that is not in it.
-    high: int
-    count: int
-    digest: bytes
-
-
-def digest_of_band(ordered: Iterable[bytes]) -> bytes:
-    """The digest of events in (height, id) order."""
-    return blake2b(pack(ordered), digest_size=BAND_DIGEST_BYTES).digest()
-
-
-def bands(clock: MerkleClock, low: int) -> list[Band]:
-    """Cut the history from height `low` on into bands. Looks at all of it: for a thread."""
-    ordered = clock.between(low)
-    size = max(BAND_EVENTS, -(-len(ordered) // BANDS_MAX))
-    cut: list[Band] = []
-    start = 0
-    while start < len(ordered):
-        stop = min(start + size, len(ordered))
-        until = clock.height_of(ordered[stop - 1]) + 1
-        while stop < len(ordered) and clock.height_of(ordered[stop]) < until:
-            stop += 1
-        cut.append(Band(low, until, stop - start, digest_of_band(ordered[start:stop])))
-        low, start = until, stop
-    return cut

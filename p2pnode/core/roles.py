@@ -20,6 +20,7 @@ ALLOWED: dict[tuple[str, str], frozenset[NodeRole]] = {
     ("metadata", "sync"): _ANYONE,
     ("metadata", "compare"): _ANYONE,
     ("metadata", "want_events"): _ANYONE,
+    ("metadata", "want_band"): _ANYONE,
     ("metadata", "push"): _MEMBERS,
     ("metadata", "want_block"): _ANYONE,
     ("metadata", "propose"): _ANYONE,

@@ -108,10 +108,6 @@ class Authoring:
         assert event is not None  # whoever names it found it in the catalog
         await self._until_durable(event, timeout_s)
 
-    def spread(self, event: Event, peer_ids: Iterable[str]) -> None:
-        """Push an event, whoever wrote it, to these members, without waiting."""
-        self._spreader.spread(event, peer_ids)
-
     def expose(self, event_ids: Sequence[bytes]) -> None:
         """Push these events, whoever wrote them, to every connected member now."""
         for event_id in event_ids:

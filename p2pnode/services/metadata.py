@@ -74,8 +74,15 @@ class MetadataService:
         )
         #: Deeds that are wholly the author's; see there.
         self.author, self.confirm, self.expose = self._authoring.author, self._authoring.confirm, self._authoring.expose
-        self._rumours = Rumours(env.rng, self._authoring.connected, self._authoring.spread, self._synced)
-        self._syncer = Syncer(self._ledger, peers, env, pushes_back=settings.role.is_member, on_news=self._heard)
+        self._rumours = Rumours(env.rng, self._authoring.connected, self._pass_on, self._synced)
+        self._syncer = Syncer(
+            self._ledger,
+            peers,
+            env,
+            settings.home / "staging.db",
+            pushes_back=settings.role.is_member,
+            on_news=self._heard,
+        )
         self._returned: dict[str, None] = {}
         self._somebody_returned = trio.Event()
         self._guests: dict[str, NodeRole] = {}
@@ -125,6 +132,7 @@ class MetadataService:
         """Replay the log; `addresses` are where this node can be dialed. Raises IntegrityError, StorageFailed."""
         self._addresses = tuple(addresses)[: words.ADDRESSES_MAX]
         await self._ledger.open(others=bool(self._settings.bootstrap))
+        await self._syncer.open()
         self._learn_members()
 
     async def found(self, name: str = "") -> None:
@@ -248,19 +256,22 @@ class MetadataService:
 
     # -- passing on ------------------------------------------------------------------------------------------
 
-    async def _push(self, peer_id: str, events: Sequence[Event]) -> Iterable[bytes]:
+    async def _push(self, peer_id: str, events: Sequence[Event], *, wide: bool = True) -> Iterable[bytes]:
         try:
-            stored = await self._syncer.push(peer_id, events)
+            stored = await self._syncer.push(peer_id, events, wide=wide)
             if stored.waiting:
                 # It lacks what these stand on: compare notes, which brings that, and ask once more.
                 await self._syncer.sync_with(peer_id)
-                stored = await self._syncer.push(peer_id, events)
+                stored = await self._syncer.push(peer_id, events, wide=wide)
         except Busy:
             raise
         except P2PNodeError as error:
             log.info("push_failed", peer=peer_id, why=str(error), events=len(events))
             return ()
         return stored.durable
+
+    async def _pass_on(self, peer_id: str, events: Sequence[Event]) -> Iterable[bytes]:
+        return await self._push(peer_id, events, wide=False)
 
     def _heard(self, events: Sequence[Event], source: str) -> None:
         """Pass on what was new here; a client only listens."""

@@ -111,19 +111,13 @@ class Spreader:
 
 
 class Rumours:
-    """Passes on what was new here. `run` compares notes where there is much of it, until cancelled."""
+    """Passes on what was new here: pushes a little, compares notes where there is much, while `run` runs."""
 
-    def __init__(
-        self,
-        rng: Rng,
-        candidates: Callable[[], Sequence[str]],
-        spread: Callable[[Event, Iterable[str]], None],
-        compare: Compare,
-    ) -> None:
+    def __init__(self, rng: Rng, candidates: Callable[[], Sequence[str]], push: Push, compare: Compare) -> None:
         """`candidates` are the members that this node is connected to, in a fixed order."""
         self._rng = rng
         self._candidates = candidates
-        self._spread = spread
+        self._outboxes = Spreader(push)
         self._compare = compare
         self._comparing: set[str] = set()
         self._pending: list[str] = []
@@ -131,21 +125,20 @@ class Rumours:
 
     def heard(self, events: Sequence[Event], source: str) -> None:
         """These events were new here and came from that peer."""
-        # An author pushes to everybody it is connected to; only what came round is passed on.
-        relayed = [event for event in events if event.author != source]
         others = [peer_id for peer_id in self._candidates() if peer_id != source]
-        if not relayed or not others:
+        if not events or not others:
             return
         chosen = self._rng.sample(others, min(RUMOUR_PEERS, len(others)))
-        if len(relayed) > RUMOUR_EVENTS_MAX:
+        if len(events) > RUMOUR_EVENTS_MAX:
             self._pending += [peer_id for peer_id in chosen if peer_id not in self._pending]
             self._wake.set()
             return
-        for event in relayed:
-            self._spread(event, [peer_id for peer_id in chosen if peer_id != event.author])
+        for event in events:
+            self._outboxes.spread(event, [peer_id for peer_id in chosen if peer_id != event.author])
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._outboxes.run)
             while True:
                 self._wake = trio.Event()
                 ready = [peer_id for peer_id in self._pending if peer_id not in self._comparing]

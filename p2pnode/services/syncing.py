@@ -1,19 +1,21 @@
 """Two nodes comparing notes, either side, and taking what is pushed.
 
 The asker says what its heads are. Equal replicas end it in one message; an answerer that knows these heads streams
-what lies beyond them; else both compare the leaves of their authors' chains (`core.reconcile`), and exactly what
-either side lacks flows, forks included: the asker takes what it lacks and then pushes what the answerer lacks. Whoever
-sends what is refused is paused (`net.blame`).
+what lies beyond them, or, if that is very much, says in which bands it can be fetched (`catching_up`); else both
+compare the leaves of their authors' chains (`core.reconcile`), and exactly what either side lacks flows, forks
+included: the asker takes what it lacks and then pushes what the answerer lacks. Whoever sends what is refused is
+paused (`net.blame`).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 
 import structlog
 import trio
 
-from p2pnode.core import reconcile
+from p2pnode.core import bands, reconcile
 from p2pnode.core.cid import record_cid
 from p2pnode.core.conduct import Reason
 from p2pnode.core.event import BadEvent, Event, cut
@@ -24,8 +26,9 @@ from p2pnode.errors import Busy, GenesisMismatch, P2PNodeError, PeerLost, Timeou
 from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
-from p2pnode.services.ledger import Ledger, Taken
-from p2pnode.services.spreading import batches
+from p2pnode.services.catching_up import CatchingUp
+from p2pnode.services.ledger import Checked, Ledger, Taken
+from p2pnode.services.spreading import RUMOUR_EVENTS_MAX, batches
 from protocols import metadata as words
 from protocols.message import Message
 
@@ -40,23 +43,38 @@ SERVED_EVENTS = 256
 #: Events pushed back to a peer that lacks them. One that is further behind fetches them itself, from several at once;
 #: otherwise everybody who tells it something new would push all of history.
 PUSHED_BACK_MAX = 8192
+#: Events that an asker may lack and still get in one stream; of more it is told the bands.
+FAR_EVENTS = 8192
+#: Times that one sync begins to catch up anew, as long as each time brings something.
+GOES_MAX = 8
 #: Random bytes that salt the buckets of one comparison.
 SALT_BYTES = 8
 
-#: Hears of events that were new here, and from whom they came.
+#: Hears of events that were new here and may be news to others, and from whom they came.
 OnNews = Callable[[Sequence[Event], str], None]
 
 
 class Syncer:
     """The comparing of one node. `pushes_back` is false for a client, whose pushes nobody takes."""
 
-    def __init__(self, ledger: Ledger, peers: Peers, env: Env, *, pushes_back: bool, on_news: OnNews) -> None:
+    def __init__(
+        self, ledger: Ledger, peers: Peers, env: Env, staging: Path, *, pushes_back: bool, on_news: OnNews
+    ) -> None:
+        """`staging` is a file that may be used to catch up."""
         self._ledger = ledger
         self._peers = peers
         self._env = env
         self._pushes_back = pushes_back
         self._on_news = on_news
         self._turns: dict[str, trio.Lock] = {}
+        #: What a sync under way brought, as far as it makes a difference to rumours.
+        self._heard: dict[str, list[Event]] = {}
+        self._far_behind = trio.Lock()
+        self._catching_up = CatchingUp(ledger, peers, env, staging, self._admit)
+
+    async def open(self) -> None:
+        """Clear what a crash left behind."""
+        await self._catching_up.clear()
 
     # -- asking ----------------------------------------------------------------------------------------------
 
@@ -78,8 +96,29 @@ class Syncer:
         finally:
             if not turn.locked():
                 self._turns.pop(peer_id, None)
+            # Told in the end: who is asked to compare in the middle would send the other half as well.
+            self._on_news(self._heard.pop(peer_id, []), peer_id)
 
     async def _sync(self, peer_id: str) -> None:
+        answer = await self._ask(peer_id)
+        for _ in range(GOES_MAX):
+            if not isinstance(answer, words.Synced) or not answer.bands:
+                break
+            # One of all syncs catches up; the others look again when it is done.
+            waited = self._far_behind.locked()
+            async with self._far_behind:
+                if not waited:
+                    await self._catching_up.fetch(peer_id, answer)
+            answer = await self._ask(peer_id)
+        if isinstance(answer, words.Differs):
+            try:
+                await self._compare(peer_id, answer)
+            except BadAnswer as error:
+                self._peers.blame.note(peer_id, Reason.BAD_MESSAGE, why=str(error))
+                raise PeerLost(f"{peer_id} answers a sync with nonsense: {error}") from error
+
+    async def _ask(self, peer_id: str) -> Message:
+        """Say what is here, and take what comes of it."""
         clock = self._ledger.clock
         heads = clock.heads()
         request = words.Sync(
@@ -91,12 +130,7 @@ class Syncer:
         answer, _ = await self._events(peer_id, request)
         # What another sync took in at the same time may be on its way to the disk: it counts before this one ends.
         await self._ledger.settle()
-        if isinstance(answer, words.Differs):
-            try:
-                await self._compare(peer_id, answer)
-            except BadAnswer as error:
-                self._peers.blame.note(peer_id, Reason.BAD_MESSAGE, why=str(error))
-                raise PeerLost(f"{peer_id} answers a sync with nonsense: {error}") from error
+        return answer
 
     async def _compare(self, peer_id: str, theirs: words.Differs) -> None:
         """Find out what either side lacks, and move it."""
@@ -142,7 +176,9 @@ class Syncer:
         asked = self._peers.exchange(peer_id, words.METADATA, request, payload, timeout_s=SYNC_S)
         async with asked as exchange:
             while isinstance(message := await _next(exchange), words.Events):
-                await self._take(peer_id, message.sizes, await _payload(exchange, words.EVENTS_BYTES_MAX))
+                taken = await self._take(peer_id, message.sizes, await _payload(exchange, words.EVENTS_BYTES_MAX))
+                heard = self._heard.setdefault(peer_id, [])
+                heard += taken.new[: RUMOUR_EVENTS_MAX + 1 - len(heard)]
             return message, await _payload(exchange, words.IDS_BYTES_MAX)
 
     async def _push_back(self, peer_id: str, event_ids: Sequence[bytes]) -> None:
@@ -151,12 +187,15 @@ class Syncer:
             async for wires in self._wires(event_ids):
                 await self._push(peer_id, wires)
 
-    async def push(self, peer_id: str, events: Sequence[Event]) -> words.Stored:
-        """Hand over one batch (see `spreading.batches`). Raises PeerLost, Timeout, or what the peer answers."""
-        return await self._push(peer_id, [event.wire for event in events])
+    async def push(self, peer_id: str, events: Sequence[Event], *, wide: bool) -> words.Stored:
+        """Hand over one batch (see `spreading.batches`); `wide` if every connected member gets it.
 
-    async def _push(self, peer_id: str, wires: Sequence[bytes]) -> words.Stored:
-        request = words.Push(sizes=[len(wire) for wire in wires])
+        Raises PeerLost, Timeout, or what the peer answers.
+        """
+        return await self._push(peer_id, [event.wire for event in events], wide=wide)
+
+    async def _push(self, peer_id: str, wires: Sequence[bytes], *, wide: bool = False) -> words.Stored:
+        request = words.Push(sizes=[len(wire) for wire in wires], wide=wide)
         answer, _ = await self._peers.ask(peer_id, words.METADATA, request, b"".join(wires), timeout_s=ANSWER_S)
         return expect(answer, words.Stored)
 
@@ -167,6 +206,7 @@ class Syncer:
             words.Sync: self._answer_sync,
             words.Compare: self._answer_compare,
             words.WantEvents: self._answer_want_events,
+            words.WantBand: self._answer_want_band,
             words.Push: self._answer_push,
             words.WantBlock: self._answer_want_block,
         }
@@ -181,13 +221,29 @@ class Syncer:
         synced = words.Synced(count=len(clock), fingerprint=clock.fingerprint)
         if (asked.count, asked.fingerprint) == (synced.count, synced.fingerprint):
             return await exchange.send(synced)
-        beyond = None
-        if not asked.count or (asked.heads and all(head in clock for head in asked.heads)):
-            beyond = await self._env.executor.run(clock.missing_beyond, asked.heads)
+        if asked.count and not (asked.heads and all(head in clock for head in asked.heads)):
+            return await exchange.send(await self._differs())
+        if synced.count - asked.count > FAR_EVENTS:
+            return await self._promise(asked, synced, exchange)
+        beyond = await self._env.executor.run(clock.missing_beyond, asked.heads)
         if beyond is None:
             return await exchange.send(await self._differs())
         await self._stream(exchange, beyond)
         await exchange.send(synced)
+
+    async def _promise(self, asked: words.Sync, synced: words.Synced, exchange: Exchange) -> None:
+        """Send what the asker lacks of the heights that it has, and say in which bands the rest can be fetched."""
+        clock = self._ledger.clock
+        top = max(map(clock.height_of, asked.heads), default=0)
+        cut = await self._env.executor.run(bands.cut, clock, top + 1)
+        below: Sequence[bytes] | None = ()
+        if synced.count - asked.count > sum(band.count for band in cut):
+            below = await self._env.executor.run(clock.missing_beyond, asked.heads)
+        if below is None:
+            return await exchange.send(await self._differs())
+        await self._stream(exchange, [event_id for event_id in below if clock.height_of(event_id) <= top])
+        promised = [words.Band(band.low, band.high, band.count, band.digest) for band in cut]
+        await exchange.send(words.Synced(count=synced.count, fingerprint=synced.fingerprint, bands=promised))
 
     async def _differs(self) -> words.Differs:
         clock = self._ledger.clock
@@ -234,12 +290,24 @@ class Syncer:
         await self._stream(exchange, await self._env.executor.run(reconcile.beyond, clock, *here))
         await exchange.send(synced)
 
+    async def _answer_want_band(self, peer_id: str, request: Message, exchange: Exchange) -> None:
+        asked = expect(request, words.WantBand)
+        self._check_joined()
+        clock = self._ledger.clock
+        synced = words.Synced(count=len(clock), fingerprint=clock.fingerprint)
+        await self._stream(exchange, await self._env.executor.run(clock.between, asked.low, asked.high))
+        await exchange.send(synced)
+
     async def _answer_push(self, peer_id: str, request: Message, exchange: Exchange) -> None:
         push = expect(request, words.Push)
         payload = await exchange.payload_all(words.EVENTS_BYTES_MAX)
         self._check_joined()
         taken = await self._take(peer_id, push.sizes, payload)
         self._peers.blame.note(peer_id, Reason.ORPHAN, len(taken.waiting))
+        # Only of a push: what was asked for of several peers may well come twice.
+        self._peers.blame.note_pushed(peer_id, taken.known, len(self._ledger.clock))
+        if not push.wide:
+            self._on_news(taken.new, peer_id)
         await exchange.send(
             words.Stored(durable=list(taken.durable), waiting=list(taken.waiting), refused=list(taken.refused))
         )
@@ -288,15 +356,17 @@ class Syncer:
             blame.note(peer_id, Reason.BAD_BATCH, why=str(error))
             raise
 
+        return await self._admit(await self._env.executor.run(self._ledger.check, wires), peer_id)
+
+    async def _admit(self, checked: Checked, peer_id: str) -> Taken:
+        """Take in what was checked, with the blocks that it needs from that peer."""
+
         async def fetch(cid: bytes) -> bytes | None:
             return await self._fetch_block(peer_id, cid)
 
-        taken = await self._ledger.take(wires, peer_id, fetch)
+        taken = await self._ledger.admit(checked, peer_id, fetch)
         for source, reason, count in taken.faults:
-            blame.note(source, reason, count)
-        blame.note_pushed(peer_id, taken.known, len(self._ledger.clock))
-        if taken.new:
-            self._on_news(taken.new, peer_id)
+            self._peers.blame.note(source, reason, count)
         return taken
 
     async def _fetch_block(self, peer_id: str, cid: bytes) -> bytes | None:

@@ -18,6 +18,7 @@ from protocols.health import HEALTH
 from protocols.machine import Closed, Link, NeedData, Payload, PayloadEnd, Received, Side
 from protocols.message import CIDS_MAX, Error, Message, ProtocolSpec, Verb
 from protocols.metadata import (
+    BANDS_MAX,
     BUCKETS_MAX,
     EVENTS_MAX,
     HEADS_MAX,
@@ -25,6 +26,7 @@ from protocols.metadata import (
     METADATA,
     PEERS_MAX,
     AskTicket,
+    Band,
     Compare,
     Compared,
     Differs,
@@ -33,6 +35,7 @@ from protocols.metadata import (
     PeerRecord,
     Stored,
     Sync,
+    Synced,
     Ticket,
     Welcome,
 )
@@ -249,6 +252,7 @@ LARGEST = [
         peers=[PeerRecord(PEER_ID, "n" * 40, "coordinator", ["/ip4/255.255.255.255/tcp/65535/p2p/" + PEER_ID] * 5)]
         * PEERS_MAX,
     ),
+    Synced(count=1 << 40, fingerprint=bytes(32), bands=[Band(1 << 40, 1 << 40, 1 << 40, bytes(16))] * BANDS_MAX),
     Events(sizes=[1 << 16] * EVENTS_MAX),
     Stored(durable=[CID] * EVENTS_MAX, waiting=[CID] * EVENTS_MAX, refused=[CID] * EVENTS_MAX),
     AskTicket(dataset_id="ds-" + "a" * 26, bytes=1 << 62, cids=[CID] * CIDS_MAX),

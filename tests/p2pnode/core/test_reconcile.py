@@ -217,28 +217,3 @@ def test_lies_of_an_answerer_end_and_make_nobody_ask_for_what_is_here(author, da
     assert rounds <= reconcile.ROUNDS_MAX
     assert set(inquiry.lacking) <= set(ids)
     assert not set(inquiry.wanted) & set(ids)
-
-
-# -- bands --
-
-
-def test_bands_cover_the_history_once_and_cut_no_height_in_two(author, monkeypatch):
-    monkeypatch.setattr(reconcile, "BAND_EVENTS", 5)
-    replicas = Replicas(author, count=1, authors=9)
-    clock = replicas.clocks[0]
-    for who in range(9):
-        replicas.write(0, who)
-    lonely = MerkleClock(replicas.genesis.id)
-    lonely.add(replicas.genesis)
-    for who in range(1, 9):
-        clock.add(replicas.people[who].up(lonely, f"another-{who}"))
-    cut = reconcile.bands(clock, 1)
-    assert [band.low for band in cut] == [1, *(band.high for band in cut[:-1])]
-    assert cut[-1].high == clock.height + 1
-    assert sum(band.count for band in cut) == len(clock)
-    assert all(band.count >= 5 for band in cut[:-1])
-    for band in cut:
-        assert reconcile.digest_of_band(clock.between(band.low, band.high)) == band.digest
-    assert reconcile.bands(clock, clock.height + 1) == []
-    monkeypatch.setattr(reconcile, "BANDS_MAX", 2)
-    assert len(reconcile.bands(clock, 1)) <= 2
