@@ -25,12 +25,14 @@ from typing import Any, BinaryIO
 import trio
 
 from bootstrap.identity import Identity
+from p2pnode.api.logs import keep_off_stdout
 from p2pnode.core import records
 from p2pnode.core.cid import record_cid
 from p2pnode.core.event import SESSION_BYTES, compose, mint_session
 from p2pnode.core.model import Manifest, Member, NodeRole
 from p2pnode.core.unixfs import ShardHasher
 from p2pnode.env import Env, Executor, LocalDisk, Rng, Threads
+from p2pnode.services import replay
 from p2pnode.services.ledger import Ledger
 from p2pnode.storage.event_log import EventLog
 from p2pnode.storage.home_lock import hold_home
@@ -39,9 +41,11 @@ from p2pnode.storage.shard_store import ShardStore
 
 #: Times that a life opens its home, and what each of its tasks does every time.
 OPENINGS = 3
-DEEDS = 12
+DEEDS = 10
+#: Events after which a checkpoint is worth writing: a few in every life.
+CHECKPOINT_EVENTS = 40
 #: Bytes of a manifest's schema: blocks from one page to what takes the log through a sqlite checkpoint.
-BLOCK_BYTES = (100, 600_000)
+BLOCK_BYTES = (100, 400_000)
 #: Bytes that a sender hands over at once.
 PIECE_BYTES = 300_000
 STRANGER = Identity.from_seed(b"s" * 32)
@@ -103,11 +107,14 @@ class Life:
 
     async def live(self) -> None:
         for _ in range(OPENINGS):
-            async with self._opened() as (ledger, store), trio.open_nursery() as nursery:
-                for task in (self._write, self._write, self._take):
-                    nursery.start_soon(task, ledger)
-                for _ in range(2):
-                    nursery.start_soon(self._receive, store)
+            async with self._opened() as (ledger, store), trio.open_nursery() as background:
+                background.start_soon(ledger.run)
+                async with trio.open_nursery() as nursery:
+                    for task in (self._write, self._write, self._take):
+                        nursery.start_soon(task, ledger)
+                    for _ in range(2):
+                        nursery.start_soon(self._receive, store)
+                background.cancel_scope.cancel()
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[tuple[Ledger, ShardStore]]:
@@ -206,6 +213,7 @@ def live(job: dict[str, Any]) -> None:
         shim.powercut_begin(
             os.fsencode(home.parent), ctypes.c_uint64(seed), ctypes.c_uint64(job["at"]), int(job["barriers"])
         )
+    replay.TAIL_EVENTS = CHECKPOINT_EVENTS
     env = Env(clock=StillClock(), rng=Rng(seed), disk=DISKS[job["disk"]](), executor=executor)
     life = Life(home, [Path(path) for path in job["shards"]], env, rng, say)
     trio.run(life.live)
@@ -227,4 +235,5 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    keep_off_stdout()
     serve()

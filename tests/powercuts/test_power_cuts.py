@@ -90,15 +90,20 @@ class Promises:
         found = [f"event {cid_text(event)} lost" for event in sorted(self.events) if event not in ledger.clock]
         found += [f"block {cid_text(block)} lost" for block in sorted(self.blocks) if not await ledger.block(block)]
         found += [f"{fork.author} forked" for fork in ledger.clock.forks()]
-        # It goes on where it was.
-        before = len(ledger.clock)
+        found += [f"{ledger.incomplete} events are damaged"] if ledger.incomplete else []
+        # It goes on where it was, from a checkpoint or without one.
         await ledger.write("note", "", {})
         await log.close()
-        again = Ledger(env, await EventLog.open(env, home / "catalog.db"), ledger._identity)
-        await again.open()
-        if (len(again.clock), again.catalog.digest()) != (before + 1, ledger.catalog.digest()):
-            found.append("opened again it is another log")
-        return found
+        known = [_known(ledger)]
+        for kept in (True, False):
+            if not kept:
+                (home / "catalog.checkpoint").unlink(missing_ok=True)
+            log = await EventLog.open(env, home / "catalog.db")
+            again = Ledger(env, log, ledger._identity)
+            await again.open()
+            await log.close()
+            known.append(_known(again))
+        return found if known[0] == known[1] == known[2] else [*found, f"opened again it is another log: {known}"]
 
     async def _broken_shards(self, home: Path) -> list[str]:
         store = await ShardStore.open(home, Env())
@@ -109,6 +114,10 @@ class Promises:
         found += [f"{path.name} in quarantine" for path in sorted((home / "quarantine").iterdir())]
         store.close()
         return found
+
+
+def _known(ledger: Ledger) -> tuple[int, bytes, bytes]:
+    return len(ledger.clock), ledger.clock.fingerprint, ledger.catalog.digest()
 
 
 def _is_whole(path: Path) -> bool:
