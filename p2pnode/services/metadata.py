@@ -24,7 +24,7 @@ from p2pnode.core.event import Event
 from p2pnode.core.model import Member, NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
-from p2pnode.errors import Busy, GenesisMismatch, NodeIdTaken, NotDurable, P2PNodeError, RoleError
+from p2pnode.errors import Busy, GenesisMismatch, NodeIdTaken, NotDurable, NotFound, P2PNodeError, RoleError
 from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
@@ -170,6 +170,29 @@ class MetadataService:
             await self.author(records.UP, wanted.peer_id, records.up_body(wanted, readmit), timeout_s=ANNOUNCED_S)
         except NotDurable as error:
             log.info("announced_to_few", why=error.message)
+
+    async def readmit(self, peer_id: str, keep: bytes | None = None) -> Event:
+        """Forgive every fork of that author that is known here, so that what it says from now on counts again, and what
+        it said up to the event `keep`. It has to take this up itself, which it does as soon as it learns of it.
+
+        Raises:
+            NotFound: it has not forked, or `keep` is no event of its own.
+            RoleError: only a node that defines datasets may.
+            NotDurable: as `author`.
+        """
+        if not self._settings.role.defines:
+            raise RoleError(f"A {self._settings.role.value} readmits nobody.", advice="Ask a coordinator to.")
+        forks = {event_id for fork in self.clock.forks() if fork.author == peer_id for event_id in fork.events}
+        if not forks:
+            raise NotFound(f"Peer {peer_id} never spoke with two tongues, as far as is known here.")
+        kept = None if keep is None else self.clock.get(keep)
+        if keep is not None and (kept is None or kept.author != peer_id):
+            raise NotFound(
+                "The event to keep is none of that node's.", advice="`p2pnode log` shows them with their ids."
+            )
+        return await self.author(
+            records.READMIT, peer_id, records.readmit_body(records.Readmission(tuple(forks), keep))
+        )
 
     async def leave(self, timeout_s: float = DURABLE_S) -> None:
         """Record that this node left for good. Raises NotDurable if too few others heard it."""
