@@ -21,6 +21,7 @@ past.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from array import array
 from collections import OrderedDict
@@ -443,7 +444,7 @@ class MerkleClock:
         number = known.sessions.get(session)
         slots = self._slots[number] if number is not None else ()
         previous = slots[-1] if slots else known.tip
-        parents = tuple(self.heads()[:PARENTS_MAX])
+        parents = self._heads_for(author)
         stands_on = [self.height_of(parent) for parent in parents]
         if previous != NO_ROW:
             stands_on.append(self._index.height[previous])
@@ -453,6 +454,15 @@ class MerkleClock:
             parents=parents,
             height=1 + max(stands_on),
         )
+
+    def _heads_for(self, author: str) -> tuple[bytes, ...]:
+        """The heads that this author ties together: all, or a choice of its own, so that many who write at once tie
+        up nearly all of them among them.
+        """
+        heads = self.heads()
+        if len(heads) > PARENTS_MAX:
+            heads.sort(key=lambda head: hashlib.sha256(author.encode() + head).digest())
+        return tuple(sorted(heads[:PARENTS_MAX]))
 
     # -- kept over a restart ---------------------------------------------------------------------------------
 

@@ -368,9 +368,11 @@ class Ledger:
                 await trio.lowlevel.checkpoint()
         await self._fetch_wanted(fetch, note)
         await self.settle()
+        # One that waited may have been let in by another batch, which is on its way to the disk: it is not there yet.
+        durable = {e: None for e in checked.ids if e in clock and e not in self._volatile}
         return Taken(
-            durable=tuple(e for e in checked.ids if e in clock),
-            waiting=tuple(e for e in checked.ids if e not in clock and e not in refused),
+            durable=tuple(durable),
+            waiting=tuple(e for e in checked.ids if e not in durable and (e in clock or e not in refused)),
             refused=tuple(e for e in checked.ids if e in refused and e not in clock),
             new=tuple(news),
             faults=tuple((peer, reason, count) for (peer, reason), count in sorted(faults.items())),

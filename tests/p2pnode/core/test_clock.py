@@ -272,9 +272,14 @@ def test_more_heads_than_parents_are_tied_together_in_a_few_events(author):
     for n, one in enumerate(authors):
         clock.add(one.up(lonely, f"n{n}"))
     assert len(clock.heads()) == 40
-    last = clock.get(clock.heads()[-1])
-    writer = next(one for one in authors if one.peer_id == last.author)
-    assert writer.write(clock, "note", "", {}).previous not in clock.heads()[:PARENTS_MAX], "it is one head more"
+    heads = clock.heads()
+    chosen = [set(one.write(clock, "note", "", {}).parents) for one in authors]
+    assert all(len(parents) == PARENTS_MAX for parents in chosen)
+    assert set.union(*chosen) == set(heads), "who write at once tie up all of them among them"
+    writer = next(
+        one for one, parents in zip(authors, chosen, strict=True) if clock.leaves(one.peer_id)[0] not in parents
+    )
+    assert writer.write(clock, "note", "", {}).previous in heads, "it is one head more"
     for _ in range(4):
         event = writer.write(clock, "note", "", {})
         assert len(event.parents) <= PARENTS_MAX

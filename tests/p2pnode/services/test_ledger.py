@@ -142,6 +142,45 @@ async def test_nothing_is_said_to_be_stored_that_the_disk_refused(tmp_path, monk
     assert event.id in {e.id for e in log.events()}
 
 
+async def test_what_another_batch_let_in_is_not_said_to_be_stored_before_it_is(tmp_path, monkeypatch):
+    first, _ = await founded(tmp_path / "a")
+    second, log = await joined(tmp_path / "b", 2, first)
+    third, _ = await joined(tmp_path / "c", 3, first)
+    stranger = await third.write(*up_of(third, "third"))
+    parent, child = [await first.write("note", "", {"n": n}) for n in range(2)]
+    append, begun, go_on, taken = log.append, [trio.Event(), trio.Event()], [trio.Event(), trio.Event()], {}
+    turns = iter(range(2))
+
+    async def held(events, blocks=None):
+        events, turn = list(events), next(turns)
+        begun[turn].set()
+        await go_on[turn].wait()
+        await append(events, blocks)
+
+    async def take(name, *events):
+        taken[name] = await second.take([event.wire for event in events], "first", no_block)
+
+    async def no_fetch(*_):
+        pass
+
+    monkeypatch.setattr(second, "_fetch_wanted", no_fetch)
+    monkeypatch.setattr(log, "append", held)
+    async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+        nursery.start_soon(take, "one", stranger, child)
+        await begun[0].wait()
+        outer.start_soon(take, "other", parent)
+        await begun[1].wait()
+        assert child.id in second.clock
+        go_on[0].set()
+        nursery.cancel_scope.deadline = trio.current_time() + 10
+        while "one" not in taken:
+            await trio.lowlevel.checkpoint()
+        assert (taken["one"].durable, taken["one"].waiting) == ((stranger.id,), (child.id,))
+        go_on[1].set()
+    assert taken["other"].durable == (parent.id,)
+    assert child.id in {event.id for event in log.events()}
+
+
 async def test_an_own_event_is_on_disk_before_anybody_can_see_it(tmp_path, monkeypatch):
     ledger, log = await founded(tmp_path / "a")
     before = summary(ledger)
