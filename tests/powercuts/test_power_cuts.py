@@ -36,8 +36,8 @@ CUTS = 5
 HOMES, MORE_HOMES = range(1, 11), range(11, 111)
 #: Kills of one home.
 KILLS, KILLED_HOMES = 6, range(1, 6)
-#: Homes of each control, the fewest that lose for certain.
-CONTROL_HOMES = 8
+#: Homes of each control at the most; the first or second mostly loses.
+CONTROL_HOMES = 16
 
 
 class Promises:
@@ -122,7 +122,10 @@ def _known(ledger: Ledger) -> tuple[int, bytes, bytes]:
 
 def _is_whole(path: Path) -> bool:
     with closing(sqlite3.connect(path)) as database:
-        return database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        try:
+            return database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        except sqlite3.DatabaseError:
+            return False
 
 
 def broken_after(promises: Promises, home: Path) -> list[str]:
