@@ -22,10 +22,12 @@ import trio
 from bootstrap.address import PeerAddress, parse_bootstrap
 from bootstrap.identity import Identity
 from bootstrap.joining import Joining
+from p2pnode.core.cid import parse_cid
 from p2pnode.core.collection import Collection
 from p2pnode.core.holdings import Holdings
 from p2pnode.core.membership import RELAYS, Detector, State
 from p2pnode.core.model import DatasetRecord, Member, NodeRole
+from p2pnode.core.records import read_readmit
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
 from p2pnode.env.net import Transport
@@ -93,6 +95,16 @@ def open_transport(seed: bytes, listen: Sequence[str], swarm_key: str) -> Abstra
     from p2pnode.net.host import open_transport
 
     return open_transport(seed, listen, swarm_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Readmitted:
+    """A member that was forgiven: the event that says so, and the events that proved its forks."""
+
+    node_id: str
+    peer_id: str
+    event: bytes
+    forgiven: tuple[bytes, ...]
 
 
 @asynccontextmanager
@@ -461,6 +473,17 @@ class Node:
             raise NotFound(f"There is no node {node_id!r}.")
         return member.peer_id
 
+    # -- members ---------------------------------------------------------------------------------------------
+
+    async def readmit(self, node: str, keep: str | None = None) -> Readmitted:
+        """Let a member (node id or peer id) count again that spoke with two tongues, and what it said up to the event
+        `keep`. Raises NotFound, RoleError, NotDurable, BadContentId.
+        """
+        member = self._metadata.catalog.member_named(node)
+        peer_id = node if member is None else member.peer_id
+        event = await self._metadata.readmit(peer_id, None if keep is None else parse_cid(keep))
+        return Readmitted(self._datasets.node_id_of(peer_id), peer_id, event.id, read_readmit(event).forks)
+
     # -- health ----------------------------------------------------------------------------------------------
 
     async def health(self, node_id: str) -> dict[str, Any]:
@@ -487,6 +510,7 @@ class Node:
             loop_lag_ms=self._vitals.lag_s * 1000,
             bootstrap_failure=self._joining.last_failure,
             offenders=self._net.blame.offenders(),
+            forked=[self._datasets.node_id_of(peer_id) for peer_id in self._metadata.forked()],
         )
         return [finding.as_document() for finding in findings.diagnose()]
 

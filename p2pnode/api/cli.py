@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from p2pnode.api.commands import dataset, log, query, swarm, up
+from p2pnode.api.commands import dataset, log, node, query, swarm, up
 from p2pnode.api.commands.session import OutputFormat, Session
 from p2pnode.errors import P2PNodeError, UsageError
 
@@ -94,6 +94,7 @@ app.command("peers")(swarm.peers)
 app.add_typer(dataset.app, name="dataset")
 app.command("query")(query.query)
 app.add_typer(log.app, name="log")
+app.add_typer(node.app, name="node")
 app.command("health")(swarm.health)
 app.command("doctor")(swarm.doctor)
 app.add_typer(swarm.config_app, name="config")

@@ -39,6 +39,9 @@ class Client:
     def get(self, *parts: str, **query: str) -> Any:
         return self._call("GET", parts, query)
 
+    def post(self, *parts: str, body: dict[str, Any]) -> Any:
+        return self._call("POST", parts, body=body)
+
     def delete(self, *parts: str) -> Any:
         return self._call("DELETE", parts)
 
@@ -88,9 +91,15 @@ class Client:
             part.unlink(missing_ok=True)
         return to.stat().st_size
 
-    def _call(self, method: str, parts: tuple[str, ...], query: dict[str, str] | None = None) -> Any:
+    def _call(
+        self,
+        method: str,
+        parts: tuple[str, ...],
+        query: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> Any:
         with self._reaching():
-            response = self._http.request(method, _path(parts), params=query)
+            response = self._http.request(method, _path(parts), params=query, json=body)
         _raise_named(response)
         return response.json()
 

@@ -11,7 +11,7 @@ from p2pnode.core.cid import cid_text
 from p2pnode.core.model import DatasetRecord
 
 if TYPE_CHECKING:
-    from p2pnode.node import Node
+    from p2pnode.node import Node, Readmitted
     from p2pnode.services.ask import Answer
     from p2pnode.services.publish import Progress, Published
 
@@ -48,6 +48,16 @@ def peers(node: Node) -> list[dict[str, Any]]:
         }
         for peer in node.peers()
     ]
+
+
+def readmission(found: Readmitted) -> dict[str, Any]:
+    """A member that was forgiven: the event that says so, and of how many branches it was forgiven."""
+    return {
+        "node_id": found.node_id,
+        "peer_id": found.peer_id,
+        "event": cid_text(found.event),
+        "forgiven": len(found.forgiven),
+    }
 
 
 def dataset(record: DatasetRecord) -> dict[str, Any]:

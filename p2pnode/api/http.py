@@ -59,6 +59,13 @@ class PublishRequest(BaseModel):
     min_regions: Annotated[int, Field(ge=1)] | None = None
 
 
+class ReadmitRequest(BaseModel):
+    """`keep` is the content id of an event."""
+
+    model_config = ConfigDict(extra="forbid")
+    keep: str | None = None
+
+
 class QueryRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     sql: Annotated[str, Field(max_length=SQL_CHARS_MAX)]
@@ -138,6 +145,10 @@ def _node_routes(router: APIRouter, node: Node, url: str) -> None:
     @router.get("/doctor")
     async def doctor() -> Response:
         return Document(await node.doctor())
+
+    @router.post("/nodes/{node_id}/readmit")
+    async def readmit(node_id: str, wanted: ReadmitRequest) -> Response:
+        return Document(documents.readmission(await node.readmit(node_id, wanted.keep)))
 
 
 def _log_routes(router: APIRouter, node: Node) -> None:

@@ -56,6 +56,8 @@ class Findings:
     bootstrap_failure: str
     #: Peers of which something was refused, the worst first.
     offenders: Sequence[Offender]
+    #: Node ids of members that spoke with two tongues and are not heard since.
+    forked: Sequence[str]
 
     def diagnose(self) -> list[Finding]:
         """Every check, the fine ones included."""
@@ -68,6 +70,7 @@ class Findings:
             self._disk(),
             self._lag(),
             self._bad_input(),
+            self._forks(),
             self._own_faults(),
             Finding(
                 "sql fence",
@@ -101,7 +104,11 @@ class Findings:
         return Finding("swarm", True, f"connected to {len(self.connected)} peers, {len(others)} other members known")
 
     def _members(self) -> Finding:
-        gone = [member.node_id for member, state in self.members if state in (State.DEAD, State.SUSPECT)]
+        gone = [
+            f"{member.node_id} (down)" if member.down else member.node_id
+            for member, state in self.members
+            if member.down or state in (State.DEAD, State.SUSPECT)
+        ]
         if gone:
             return Finding("members", False, f"not answering: {_names(gone)}", "Start them again, or wait for repair.")
         return Finding("members", True, "all known members answer")
@@ -168,6 +175,16 @@ class Findings:
         elif one.paused_s:
             now = f"; it is paused for {one.paused_s:.0f} s"
         return f"refused {one.refused} times something of {who}: {what}{now}"
+
+    def _forks(self) -> Finding:
+        if not self.forked:
+            return Finding("forks", True, "no member speaks with two tongues")
+        return Finding(
+            "forks",
+            False,
+            f"signed two events in one place, and not heard since: {_names(self.forked)}",
+            "Find out who else has its key. Then `p2pnode node readmit NODE`, or start it on a new home.",
+        )
 
     def _own_faults(self) -> Finding:
         failed = sum(one.failed for one in self.offenders)

@@ -171,6 +171,12 @@ class MetadataService:
         except NotDurable as error:
             log.info("announced_to_few", why=error.message)
 
+    def forked(self) -> list[str]:
+        """Authors who spoke with two tongues and are not heard since; sorted."""
+        clock = self.clock
+        leaves = {fork.author: map(clock.get, clock.leaves(fork.author)) for fork in clock.forks()}
+        return [author for author, last in sorted(leaves.items()) if not any(e and clock.counts(e) for e in last)]
+
     async def readmit(self, peer_id: str, keep: bytes | None = None) -> Event:
         """Forgive every fork of that author that is known here, so that what it says from now on counts again, and what
         it said up to the event `keep`. It has to take this up itself, which it does as soon as it learns of it.

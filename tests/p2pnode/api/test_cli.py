@@ -91,6 +91,15 @@ def test_what_a_node_is_and_sees(shell: Shell, tmp_path: Path) -> None:
     assert (code, out.splitlines()[0]) == (0, "node_id\trole\tstate\tregion\trtt_ms\tpeer_id")
 
 
+def test_a_member_that_forked_is_readmitted(shell: Shell) -> None:
+    found = shell.json("node", "readmit", "mallory")
+    assert (found["node_id"], found["peer_id"], found["forgiven"]) == ("mallory", "12D3KooWLiar", 2)
+    assert shell.json("node", "readmit", "mallory", "--keep", found["event"]) == found
+    assert shell.json("node", "readmit", "mallory", "--keep", "nonsense", code=2)["error"] == "content_id"
+    assert shell.json("node", "readmit", "bob", code=1)["error"] == "not_found"
+    assert shell("node", "readmit", "mallory")[1] == "readmitted mallory (12D3KooWLiar): 2 events forgiven\n"
+
+
 def test_a_datasets_life(shell: Shell, tmp_path: Path) -> None:
     published = shell.json("dataset", "publish", "a.csv", "b.csv", "--name", "trips", "--shard-rows", "1")
     assert (published["name"], published["rows"], len(published["shards"])) == ("trips", 2, 2)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import trio
 
-from p2pnode.core.cid import make_cid
+from p2pnode.core.cid import make_cid, parse_cid
 from p2pnode.core.model import Column, DatasetRecord, Manifest, NodeRole, ShardEntry
 from p2pnode.core.settings import Settings
 from p2pnode.errors import EmptyData, NotFound, QueryError, ShardUnavailable, SwarmUnreachable
@@ -65,6 +65,14 @@ class Answer:
     table: pa.Table
     stats: dict[str, Any]
     coverage: float
+
+
+@dataclass(frozen=True)
+class Readmitted:
+    node_id: str
+    peer_id: str
+    event: bytes
+    forgiven: tuple[bytes, ...]
 
 
 class Node:
@@ -202,6 +210,12 @@ class Node:
 
     async def health_all(self) -> dict[str, dict[str, Any]]:
         return {self.node_id: await self.health(self.node_id)}
+
+    async def readmit(self, node: str, keep: str | None = None) -> Readmitted:
+        if node != "mallory":
+            raise NotFound(f"Peer {node} never spoke with two tongues, as far as is known here.")
+        event = make_cid(0x71, 0x12, b"\2" * 32)
+        return Readmitted(node, "12D3KooWLiar", event, (event, parse_cid(keep) if keep else event))
 
     async def doctor(self) -> list[dict[str, Any]]:
         return [{"check": "disk", "ok": False, "detail": "full", "fix": "free some"}]

@@ -25,6 +25,7 @@ WELL = Findings(
     loop_lag_ms=1,
     bootstrap_failure="",
     offenders=[],
+    forked=[],
 )
 
 
@@ -45,6 +46,7 @@ def test_a_node_that_is_well_has_nothing_to_fix():
         ("swarm", {"connected": []}),
         ("members", {"members": [*WELL.members[:1], (LIAR, State.DEAD)]}),
         ("coordinators", {"members": [(LIAR, State.ALIVE)]}),
+        ("forks", {"forked": ["mallory"]}),
         ("disk", {"disk_usage": 97}),
         ("loop lag", {"loop_lag_ms": 900}),
         ("sql fence", {"fence": FenceReport(False, 0, "no Landlock")}),
