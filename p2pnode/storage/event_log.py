@@ -3,8 +3,9 @@
 What `append` returned from is on the platter (WAL, synchronous=FULL). Callers at the same moment share one
 commit. Whenever a row is read its event is hashed again and compared with a seal that covers its signature too,
 and blocks are hashed again; what does not match is never served: a block is an IntegrityError, an event is set
-aside (`set_aside`) until it comes again from a peer. A failed write is final for the log (pages may be marked
-clean that are not on disk), except for a full disk, which sqlite rolls back whole.
+aside (`set_aside`) until it comes again from a peer. That no row is gone a tally of all of them tells. A
+failed write is final for the log (pages may be marked clean that are not on disk), except for a full disk, which
+sqlite rolls back whole.
 
 Rows lie in the order in which they were appended, so a replay finds parents before children, but for those that
 were set aside and came again. Beside the log lies what a replay made of it (`kept_checkpoint`), a cache.
@@ -27,6 +28,7 @@ from p2pnode.core.cid import DIGEST_BYTES, cid_text, record_cid
 from p2pnode.core.event import BadEvent, Event, parse
 from p2pnode.env import Env
 from p2pnode.errors import IntegrityError, StorageFailed
+from p2pnode.storage.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,7 @@ class EventLog:
         self._lock = trio.Lock()
         self._failed: str = ""
         self._writer = self._reader = None
+        self._tally = Tally()
         #: The genesis id of the swarm that this log belongs to; None while it belongs to none.
         self.genesis: bytes | None = None
 
@@ -246,6 +249,8 @@ class EventLog:
                 f"{self._path} was written by a newer p2pnode.", advice="Start the newer version again."
             )
         self.genesis = self._meta("genesis")
+        kept = Tally.decode(self._meta("tally") or b"")
+        self._tally = self._tallied(Tally()) if kept is None else kept
 
     def _close(self) -> None:
         for connection in (self._reader, self._writer):
@@ -272,11 +277,22 @@ class EventLog:
                 )
             if genesis is not None:
                 self._set_genesis(genesis)
-            writer.execute("COMMIT")
+            self._commit(self._tallied(self._tally))
         except BaseException:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             raise
+
+    def _tallied(self, before: Tally) -> Tally:
+        """With what lies behind it, also what is not committed yet."""
+        return before.after(
+            self._writing().execute("SELECT place, id FROM events WHERE place > ? ORDER BY place", (before.place,))
+        )
+
+    def _commit(self, tally: Tally) -> None:
+        self._writing().execute("INSERT OR REPLACE INTO meta VALUES ('tally', ?)", (tally.encode(),))
+        self._writing().execute("COMMIT")
+        self._tally = tally
 
     def _rows(self, after: int, most: int = _ROWS) -> list[Row]:
         found = self._reading().execute(
@@ -299,7 +315,7 @@ class EventLog:
             for place in places:
                 writer.execute("INSERT INTO damaged SELECT * FROM events WHERE place = ?", (place,))
                 writer.execute("DELETE FROM events WHERE place = ?", (place,))
-            writer.execute("COMMIT")
+            self._commit(self._tallied(Tally()))
         except BaseException:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
