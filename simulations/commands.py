@@ -94,6 +94,49 @@ def local_up(
         trio.run(_keep_up, counts, Session.of(context).json)
 
 
+@sim.command("world")
+def world(
+    seeds: Annotated[str, typer.Option(metavar="A..B", help="Seeds to run, both inclusive.")] = "1..40",
+    nodes: Annotated[int, typer.Option(metavar="N", min=3, max=200, help="Members of each swarm.")] = 20,
+    faults: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Exactly these faults, none for the least; else as drawn.")
+    ] = None,
+    drop: Annotated[str, typer.Option(metavar="NUMBER,…", help="Leave out these faults of a seed.")] = "",
+    shrink: Annotated[bool, typer.Option("--shrink", help="Find the fewest faults with which the seed fails.")] = False,
+) -> None:
+    """Whole swarms in one process and virtual time, with everything going wrong.
+
+    \b
+      p2pnode sim world --nodes 20 --seeds 1..40
+      p2pnode sim world --seeds 17 --drop 3,7
+      p2pnode sim world --seeds 17 --shrink
+
+    Prints a line of JSON for each seed; exits 1 if a promise was broken. The same seed does the same every time.
+    """
+    from simulations.world import showing
+    from simulations.world.options import WorldOptions
+
+    menu = None if faults is None else tuple(name for name in listed(faults) if name != "none")
+    left_out = tuple(sorted(map(number, listed(drop))))
+    worlds = [WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out) for seed in showing.seeds(seeds)]
+    if shrink and len(worlds) > 1:
+        raise UsageError("--shrink takes one seed", advice="For example --seeds 17.")
+    if not (showing.show_smallest(worlds[0]) if shrink else showing.show_worlds(worlds)):
+        raise typer.Exit(1)
+
+
+def listed(text: str) -> list[str]:
+    """The words between the commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def number(word: str) -> int:
+    """Raises UsageError for what is none."""
+    if not word.isdigit():
+        raise UsageError(f"{word!r} is no number")
+    return int(word)
+
+
 def counted(count: int | None, roles: str | None) -> dict[str, int]:
     """Nodes of each role: as `roles` says, or one coordinator and workers.
 

@@ -164,14 +164,21 @@ def downs_are_witnessed(view: View, facts: Mapping[bytes, Fact], members: int) -
     return [Violation("unwitnessed", f"{view.name} records {_some([peer[-6:] for peer in unproven])} as down")]
 
 
-def exposed(views: Sequence[View], equivocators: frozenset[str]) -> list[Violation]:
-    """Proof against everybody who spoke with two tongues is everywhere, and against nobody else."""
+def exposed(views: Sequence[View], equivocators: frozenset[str], hostile: frozenset[str]) -> list[Violation]:
+    """Proof against everybody who was heard with two tongues is everywhere, and against no honest one anywhere."""
     found: list[Violation] = []
     for view in views:
-        unproven, wronged = sorted(equivocators - view.exposed), sorted(view.exposed - equivocators)
+        unproven, wronged = sorted(equivocators - view.exposed), sorted(view.exposed - hostile)
         found += [Violation("unexposed", f"{view.name} has no proof against {peer[-6:]}") for peer in unproven]
         found += [Violation("honest fork", f"{view.name} has proof against honest {peer[-6:]}") for peer in wronged]
     return found
+
+
+def few_heads(view: View, heads_max: int) -> list[Violation]:
+    """Once it has been still for a while the loose ends are tied together."""
+    if len(view.heads) <= heads_max:
+        return []
+    return [Violation("unmerged", f"{view.name} still has {len(view.heads)} heads, not at most {heads_max}")]
 
 
 def within_bounds(name: str, sizes: Mapping[str, tuple[int, int]]) -> list[Violation]:

@@ -67,7 +67,7 @@ class SimDatabase:
     def image(self) -> bytes:
         """The file as it is for certain."""
         if self._keeper is not None and self._certain == len(self._record):
-            return self._keeper.serialize()
+            return _serialized(self._keeper)
         return _imaged(self._image, self._record[: self._certain])
 
     def certain(self, query: str, params: tuple[object, ...] = ()) -> list[tuple]:
@@ -141,7 +141,7 @@ class SimDatabase:
         if level in _CERTAIN:
             self._certain, self._certain_bytes = len(self._record), self._bytes
             if self._certain >= RECORD_MAX and self._keeper is not None:
-                self._image = self._keeper.serialize()
+                self._image = _serialized(self._keeper)
                 self._begin_record()
         elif level == "OFF":
             self._careless = True
@@ -297,6 +297,12 @@ def _imaged(image: bytes, record: list[list[_Done]]) -> bytes:
         return image
     database = _loaded(_nowhere(), image, record)
     try:
-        return database.serialize()
+        return _serialized(database)
     finally:
         database.close()
+
+
+def _serialized(database: sqlite3.Connection) -> bytes:
+    """sqlite refuses to serialize a database that nothing was ever written to."""
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    return database.serialize() if pages else b""

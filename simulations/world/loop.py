@@ -65,13 +65,13 @@ class VirtualClock(trio.abc.Clock):
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Asked by trio's loop when no task can run: jump to what is due first. Raises Stillness if nothing is."""
         agenda = self._agenda
+        if deadline == inf and all(act is _collect for _, _, act, _ in agenda):
+            raise Stillness("nothing is due and nobody can run")
         if agenda and agenda[0][0] <= deadline:
             now = self._now = max(self._now, agenda[0][0])
             while agenda and agenda[0][0] <= now:
                 _, _, act, args = heapq.heappop(agenda)
                 act(*args)
-        elif deadline == inf:
-            raise Stillness("nothing is due and nobody can run")
         elif deadline > self._now:
             self._now = deadline
         return 0.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from p2pnode.core.model import NodeRole
-from p2pnode.env import Rng
 from p2pnode.errors import UsageError
 
 #: Fewer than three members cannot lose one and agree on it; more than two hundred no longer fit one core's patience.
@@ -60,6 +59,8 @@ class WorldOptions:
     drift_max: float = 0.05
     #: How long a crashed machine stays away, least and most.
     away_s: tuple[float, float] = (1.0, 12.0)
+    #: A process stands still for so long, which must not read as death.
+    pause_s: float = 3.0
     #: Most that one fsync takes on a slow disk.
     slow_fsync_max_s: float = 2.0
     #: Members that lie. They are real members with real keys, and no more than a third.
@@ -84,8 +85,3 @@ class WorldOptions:
             for field in fields(self)
             if field.name not in ("seed", "nodes") and getattr(self, field.name) != getattr(plain, field.name)
         }
-
-
-def stream(seed: int, *purpose: object) -> Rng:
-    """The seed's generator for one purpose: what one purpose draws never shifts what another one gets."""
-    return Rng("/".join(map(str, (seed, *purpose))))

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 
 from p2pnode.env import Rng
 from p2pnode.errors import UsageError
-from p2pnode.services.metadata import COPIES
-from simulations.world.options import WorldOptions, stream
+from p2pnode.services.authoring import COPIES
+from simulations.world.chance import stream
+from simulations.world.options import WorldOptions
 
 #: The last part of a storm, in which no fault begins: one that starts with the heal has no time to hurt.
 LAST_BEGIN = 0.8
+#: A crash strikes in one of so many disk operations from the beginning of a write: before, in and after its commit.
+CRASH_OPERATIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +150,11 @@ def _drift(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
 
 
 def _crash(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
-    """At its next write from then on, and only once the disk has something to lose."""
+    """In the middle of a write; `amount` says in which of its disk's next operations."""
     for _ in range(rng.randint(2, 4)):
         away_s = rng.uniform(*options.away_s)
         at_s, _ = _span(rng, options, 0, 0)
-        yield _Draft(at_s, away_s, (rng.choice(parts.honest),))
+        yield _Draft(at_s, away_s, (rng.choice(parts.honest),), rng.randint(1, CRASH_OPERATIONS))
 
 
 def _blackout(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
@@ -182,6 +185,13 @@ def _damage(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
         yield _Draft(at_s, rng.uniform(*options.away_s), (rng.choice(parts.fragile),))
 
 
+def _pause(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
+    """A process stands still for seconds, as under SIGSTOP or a heavy collection."""
+    for _ in range(rng.randint(1, 2)):
+        at_s, _ = _span(rng, options, 0, 0)
+        yield _Draft(at_s, options.pause_s, (rng.choice(parts.honest),))
+
+
 def _join(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
     for _ in range(rng.randint(1, 2)):
         at_s, _ = _span(rng, options, 0, 0)
@@ -194,6 +204,12 @@ def _leave(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
     if len(going) > 1:
         at_s, _ = _span(rng, options, 0, 0)
         yield _Draft(at_s, options.storm_s - at_s, (rng.choice(going),))
+
+
+def _slander(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
+    """Always the same one: against a single liar everybody is safe, two together can say what two honest ones can."""
+    if parts.hostile:
+        yield _Draft(*_span(rng, options, 3.0, 0.5 * options.storm_s), parts.hostile[:1])
 
 
 def _hostile(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
@@ -213,6 +229,7 @@ MENU: dict[str, _Draw] = {
     "skew": _skew,
     "drift": _drift,
     "blackout": _blackout,
+    "pause": _pause,
     "slow_fsync": _slow_fsync,
     "disk_error": _disk_error,
     "disk_full": _disk_full,
@@ -227,8 +244,8 @@ MENU: dict[str, _Draw] = {
     "withhold": _hostile,
     "forge_signature": _hostile,
     "oversize": _hostile,
-    "false_down": _hostile,
-    "slander": _hostile,
+    "false_down": _slander,
+    "slander": _slander,
 }
 
 #: A run without these proves nothing.

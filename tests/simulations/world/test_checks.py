@@ -95,10 +95,17 @@ def test_a_down_needs_two_witnesses_of_one_up() -> None:
 
 
 def test_two_tongues_are_exposed_and_honest_ones_are_not() -> None:
-    proven = replace(WHOLE, exposed=frozenset({"p9"}))
-    assert checks.exposed([proven], frozenset({"p9"})) == []
-    assert kinds(checks.exposed([WHOLE], frozenset({"p9"}))) == ["unexposed"]
-    assert kinds(checks.exposed([proven], frozenset())) == ["honest fork"]
+    proven, liar = replace(WHOLE, exposed=frozenset({"p9"})), frozenset({"p9"})
+    assert checks.exposed([proven], liar, liar) == []
+    assert kinds(checks.exposed([WHOLE], liar, liar)) == ["unexposed"]
+    # Whether the second tongue was heard anywhere is not always known: proof against a liar is never wrong.
+    assert checks.exposed([proven, WHOLE], frozenset(), liar) == []
+    assert kinds(checks.exposed([proven], frozenset(), frozenset())) == ["honest fork"]
+
+
+def test_loose_ends() -> None:
+    assert checks.few_heads(WHOLE, 1) == []
+    assert kinds(checks.few_heads(replace(WHOLE, heads=(C, D)), 1)) == ["unmerged"]
 
 
 def test_bounds() -> None:

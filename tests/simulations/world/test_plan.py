@@ -51,7 +51,7 @@ def test_what_is_asked_for_happens_as_it_does_among_others() -> None:
 
 
 def test_a_window_ends_with_its_storm() -> None:
-    returning = ("crash", "blackout", "bit_flip", "stale_restore")  # they last as long as the machine is away
+    returning = ("crash", "blackout", "pause", "bit_flip", "stale_restore")  # they last as long as the machine is away
     for seed in SEEDS:
         options = WorldOptions(seed=seed)
         for fault in plan(options):

@@ -1,0 +1,87 @@
+"""Seeds, run: one here, many over the machine's cores, a failing one made small.
+
+A seed's run depends on its options alone, so that processes share nothing and the order of running is nobody's
+concern. Wall time is measured here, outside the world.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from simulations.world.checks import Violation
+from simulations.world.loop import LOGGED, run_virtual
+from simulations.world.options import WorldOptions
+from simulations.world.plan import plan
+from simulations.world.report import Report
+from simulations.world.shrink import shrink
+from simulations.world.story import Story
+from simulations.world.world import open_world
+
+#: Errors that a node may log in a world like this: a liar was found out.
+EXPECTED_ERRORS = ("author_forked",)
+#: Logged errors that a report lists.
+LOGGED_MAX = 5
+
+
+def run_seed(options: WorldOptions, *, verbose: bool = False) -> Report:
+    """One seed from beginning to end. What goes wrong in it is in the report; only a mistake in the world raises."""
+    began = time.perf_counter()
+    return replace(run_virtual(_run, options, seed=options.seed, verbose=verbose), wall_s=time.perf_counter() - began)
+
+
+async def _run(options: WorldOptions) -> Report:
+    async with open_world(options.seed) as world:
+        story = Story(world, options)
+        await story.tell()
+        violations = [*story.violations, *_logged()]
+        return Report(
+            options=options,
+            events=story.events,
+            writes=len(story.written),
+            acknowledged=len(story.acks),
+            virtual_s=world.now,
+            wall_s=0.0,
+            digest=world.trace.digest(),
+            violations=tuple(dict.fromkeys(violations)),
+            converged_s=tuple(story.converged_s),
+        )
+
+
+def _logged() -> list[Violation]:
+    """Errors that some node logged: an exception that nobody handled, a task that died."""
+    found = [
+        Violation("logged error", f"{at_s:.3f} s, {host}: {event} {fields}")
+        for at_s, host, event, fields in LOGGED.get().errors
+        if event not in EXPECTED_ERRORS and "life.Dead" not in fields.get("traceback", "")
+    ]
+    return found[:LOGGED_MAX]
+
+
+def run_many(worlds: Sequence[WorldOptions]) -> Iterator[Report]:
+    """Each world's report, in their order, over as many processes as there are cores."""
+    processes = min(len(worlds), os.cpu_count() or 1)
+    if processes <= 1:
+        yield from map(run_seed, worlds)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(run_seed, worlds)
+
+
+def make_small(options: WorldOptions, tell: Callable[[Report], None]) -> WorldOptions:
+    """The failing seed with as few faults as it fails with. `tell` is given every run on the way."""
+    everything = [fault.number for fault in plan(options)]
+
+    def without_the_others(part: Sequence[int]) -> WorldOptions:
+        left_out = [number for number in everything if number not in part]
+        return replace(options, drop=tuple(sorted((*options.drop, *left_out))))
+
+    def fails(part: Sequence[int]) -> bool:
+        report = run_seed(without_the_others(part))
+        tell(report)
+        return not report.ok
+
+    return without_the_others(shrink(everything, fails))

@@ -1,0 +1,212 @@
+"""One world from beginning to end: the swarm assembles, storms come and go, and in each calm everything is checked.
+
+    assemble → (storm → calm → checks) × rounds → more of it where a run was too quiet → stillness → a power cut of all
+
+In a storm writes and faults go on side by side; at its end links and disks are well again, who was away comes back,
+what is under way ends, and then the clock runs: within the limit every honest node knows the same and sees everybody.
+This file refuses to know how a fault is done (`trouble`) or what a promise is (`checks`).
+"""
+
+from __future__ import annotations
+
+import trio
+
+from p2pnode.services.authoring import COPIES
+from simulations.world import checks
+from simulations.world.checks import Ack, Violation
+from simulations.world.host import Host
+from simulations.world.inside import ledger_of
+from simulations.world.options import WorldOptions
+from simulations.world.plan import Fault, cast, plan
+from simulations.world.swarm import Swarm
+from simulations.world.trouble import Trouble
+from simulations.world.views import facts_of, refold, sizes_of
+from simulations.world.workload import Deed, Scribe, Written, deeds
+from simulations.world.world import World
+
+#: Virtual seconds after a storm in which every write must have come to an end of some kind.
+ENDING_S = 90.0
+#: Looks at the buffers.
+LOOK_S = 1.0
+#: Times that a run which was too quiet is made louder.
+EXTENSIONS_MAX = 5
+#: The last part of the final stillness, in which nothing may be written any more.
+STILL_S = 15.0
+#: Heads that may be left after it.
+HEADS_MAX = 8
+
+
+class Story:
+    """`tell` it once; what came of it stands in the attributes."""
+
+    def __init__(self, world: World, options: WorldOptions) -> None:
+        self.world = world
+        self.options = options
+        self.violations: list[Violation] = []
+        self.acks: list[Ack] = []
+        self.converged_s: list[float] = []
+        self.swarm = Swarm(world, options)
+        self._scribes: dict[int, Scribe] = {}
+        self._honest = cast(options).honest
+        self._trouble = Trouble(self.swarm, self._scribe_of, self.violations.append)
+
+    @property
+    def written(self) -> list[Written]:
+        return [written for _, scribe in sorted(self._scribes.items()) for written in scribe.written]
+
+    @property
+    def events(self) -> int:
+        """In the largest clock."""
+        return max((len(ledger_of(node).clock) for node in self.swarm.nodes()), default=0)
+
+    async def tell(self) -> None:
+        """All of it."""
+        if not await self._assemble():
+            return
+        planned, faults = deeds(self.options), plan(self.options)
+        for number in range(self.options.rounds):
+            await self._storm(
+                [deed for deed in planned if deed.round == number], [fault for fault in faults if fault.round == number]
+            )
+            await self._calm()
+        if not self.options.drop:
+            await self._louder()
+            self.violations += checks.strong_enough(
+                len(self.written), self.options.writes, self._trouble.partitions, self._trouble.losses
+            )
+        await self._rest()
+        await self._lights_out()
+
+    # -- the parts -----------------------------------------------------------------------------------------------
+
+    async def _assemble(self) -> bool:
+        with trio.move_on_after(self.options.assembly_limit_s):
+            await self.swarm.assemble()
+        _, why = await self.swarm.until_one(self.options.assembly_limit_s)
+        if why:
+            self.violations.append(Violation("never assembled", why))
+        return not why
+
+    async def _storm(self, planned: list[Deed], faults: list[Fault]) -> None:
+        began = self.world.now
+        with trio.move_on_after(self.options.storm_s + ENDING_S) as limit:
+            async with trio.open_nursery() as nursery:
+                self._trouble.begin(nursery)
+                for fault in faults:
+                    nursery.start_soon(self._trouble.strike, fault, began)
+                for deed in planned:
+                    nursery.start_soon(self._write, deed, began)
+                while self.world.now < began + self.options.storm_s:
+                    self._look_at_buffers()
+                    await trio.sleep(LOOK_S)
+                self._trouble.heal()
+        if limit.cancelled_caught:
+            open_ = [written for written in self.written if not written.ended]
+            self.violations.append(Violation("stuck", f"{len(open_)} writes: {[str(w.deed) for w in open_[:3]]}"))
+
+    async def _write(self, deed: Deed, began: float) -> None:
+        await trio.sleep_until(began + deed.at_s)
+        if deed.host not in self.swarm.gone:
+            await self._scribe_of(deed.host).write(deed)
+
+    async def _calm(self) -> None:
+        for host in self.swarm.hosts:
+            if not host.running and self.swarm.hosts.index(host) not in self.swarm.gone:
+                await self._trouble.bring_up(host)
+        took_s, why = await self.swarm.until_one(self.options.converge_limit_s)
+        self.converged_s.append(took_s)
+        if why:
+            self.violations.append(Violation("slow", f"after {took_s:g} s of calm: {why}"))
+        self._check()
+
+    async def _louder(self) -> None:
+        """Crash in the middle of a write again until something was lost by it, and write until it was enough."""
+        rng = self.world.rng("louder")
+        for number in range(EXTENSIONS_MAX):
+            lacking = self.options.writes - len(self.written)
+            if self._trouble.losses and lacking <= 0:
+                return
+            more = [
+                Deed(2_000_000 + 1000 * number + n, "define", 0, 0.0, self._writer(n), n % 12) for n in range(lacking)
+            ]
+            crash = Fault(-1 - number, "crash", 0, 0.0, 1.0, (rng.choice(self._honest),), float(1 + number))
+            await self._storm(more, [crash])
+            await self._calm()
+
+    def _writer(self, number: int) -> int:
+        writers = [index for index in self._honest if self.options.roles[index].defines]
+        return writers[number % len(writers)]
+
+    async def _rest(self) -> None:
+        """Nobody writes any more: nothing is written, and loose ends were tied."""
+        await trio.sleep(max(0.0, self.options.rest_s - STILL_S))
+        before = self.swarm.views()
+        await trio.sleep(STILL_S)
+        after = self.swarm.views()
+        self.violations += checks.still(before, after, facts_of(self.swarm.nodes()))
+        for view in after:
+            self.violations += checks.few_heads(view, HEADS_MAX)
+
+    async def _lights_out(self) -> None:
+        """Every machine loses its power at one moment. What was acknowledged is there when they come back."""
+        for host in self.swarm.hosts:
+            if host.running:
+                await host.crash()
+        async with trio.open_nursery() as nursery:
+            for index, host in enumerate(self.swarm.hosts):
+                if index not in self.swarm.gone:
+                    nursery.start_soon(self._trouble.bring_up, host)
+        await self._calm()
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Everything that must hold at a moment of rest."""
+        swarm, nodes = self.swarm, self.swarm.nodes()
+        views, facts = swarm.views(), facts_of(nodes)
+        found = checks.one_set(views) + checks.same_events_same_answers(views)
+        found += checks.nothing_lost(self.acks, views)
+        found += checks.sights_agree(views, swarm.alive, swarm.peer_ids(swarm.gone))
+        found += checks.exposed(views, self._trouble.equivocators, swarm.peer_ids(swarm.hostile))
+        for view in views:
+            found += checks.heads_are_heads(view, facts)
+            found += checks.downs_are_witnessed(view, facts, len(swarm.hosts))
+        refolded: set[frozenset[bytes]] = set()
+        for node, view in zip(nodes, views, strict=True):
+            if view.events not in refolded:
+                refolded.add(view.events)
+                rng = self.world.rng("order", len(self.converged_s), node.node_id)
+                found += checks.order_does_not_show(view, refold(ledger_of(node), rng))
+        self._look_at_buffers()
+        self.violations += found
+        self.world.trace.note("state", *(view.state.hex() for view in views))
+
+    def _look_at_buffers(self) -> None:
+        for node in self.swarm.nodes():
+            self.violations += checks.within_bounds(node.node_id, sizes_of(node))
+
+    def _scribe_of(self, index: int) -> Scribe:
+        scribe = self._scribes.get(index)
+        if scribe is None:
+            host = self.swarm.hosts[index]
+            scribe = self._scribes[index] = Scribe(host, self._acknowledged, self._unhandled)
+        return scribe
+
+    def _unhandled(self, text: str) -> None:
+        self.violations.append(Violation("unhandled", text))
+
+    def _acknowledged(self, written: Written) -> None:
+        """At this moment it must be on as many disks as promised, whatever happens next."""
+        found = min((self._copies(event) for event in written.events), default=0)
+        ack = Ack(written.deed.number, written.host, written.events, min(COPIES, written.promised), found)
+        self.acks.append(ack)
+        self.violations += checks.enough_disks(ack)
+
+    def _copies(self, event_id: bytes) -> int:
+        """Disks that would still have the event if all power went now."""
+        return sum(_has(host, event_id) for host in self.swarm.hosts)
+
+
+def _has(host: Host, event_id: bytes) -> bool:
+    path = host.home / "catalog.db"
+    return bool(host.disk.after_power_cut(path, "SELECT 1 FROM events WHERE id = ?", (event_id,)))
