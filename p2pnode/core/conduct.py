@@ -17,8 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-#: A lie weighs one, a mistake this much: sixteen mistakes a second are forgiven as fast as they come.
-MISTAKE_WEIGHT = 1 / 32
+#: A lie weighs one, a mistake this much: eight mistakes a second are forgiven as fast as they come.
+MISTAKE_WEIGHT = 1 / 16
 #: Seconds in which one lie is forgiven.
 FORGIVEN_S = 2.0
 #: A peer above this is paused, for so many seconds …
@@ -158,7 +158,9 @@ class Conduct:
         self._records: dict[str, _Record] = {}
 
     def note(self, peer_id: str, reason: Reason, count: int, now: float) -> Verdict:
-        """So many things of that peer were refused for that reason, at once (`count` > 0)."""
+        """So many things of that peer were refused for that reason, at once."""
+        if not count:
+            return Verdict()
         record = self._record(peer_id, now)
         record.counts[reason] += count
         record.level = max(0.0, record.level - (now - record.noted_at) / FORGIVEN_S) + _weight(reason, count)
@@ -173,11 +175,6 @@ class Conduct:
             record.paused_until = now + PAUSE_S
             return Verdict(verdict.tell, paused_s=PAUSE_S)
         return verdict
-
-    def refused(self, peer_id: str, count: int, now: float) -> None:
-        """So many events of one batch were refused."""
-        if count:
-            self.note(peer_id, Reason.MALFORMED, count, now)
 
     def pushed(self, peer_id: str, known: int, here: int, now: float) -> int:
         """A peer pushed `known` events that this node, which now has `here`, knew before.
@@ -234,7 +231,7 @@ class Conduct:
         # The time spent dropped is no good conduct.
         good_s = max(0.0, now - record.dropped_until) if record.degree else 0.0
         degree = max(0.0, record.degree - good_s / DEGREE_FORGIVEN_S)
-        dropped_s = min(DROP_S_MAX, DROP_S * 2.0 ** int(degree))
+        dropped_s = min(DROP_S_MAX, DROP_S * 2.0**degree)
         record.degree = degree + 1
         record.dropped_until = now + dropped_s
         # It comes back half forgiven: going on costs it the next drop sooner, and longer.

@@ -93,12 +93,12 @@ def test_mistakes_weigh_little_and_a_batch_of_them_is_one():
         # A newer peer's whole log, again and again; and a burst of pushes that overtook each other.
         if second % 5 == 0:
             conduct.note("newer", Reason.NEWER, 1000, now=second)
-        for _ in range(10):
+        for _ in range(4):
             conduct.note("newer", Reason.ORPHAN, 1, now=second)
     assert conduct.pause_s("newer", now=600) == 0
     while not (verdict := conduct.note("flood", MISTAKE, 1, now=0)).paused_s:
         assert verdict.dropped_s == 0
-    assert conduct.counts("flood")[MISTAKE] > 500
+    assert conduct.counts("flood")[MISTAKE] > 250
 
 
 def test_who_asks_on_while_paused_is_dropped_within_seconds():

@@ -43,6 +43,10 @@ class MemoryStream:
         self.peer_id = peer_id
         self._stream = stream
 
+    def is_quiet(self):
+        incoming = self._stream.receive_stream._incoming  # for this trio has no public word
+        return not (incoming._closed or incoming._data)
+
     async def read(self, max_bytes):
         try:
             return bytes(await self._stream.receive_some(max_bytes))

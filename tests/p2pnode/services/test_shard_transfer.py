@@ -56,6 +56,10 @@ class MemoryStream:
     written: int = 0
     left: bytes = b""
 
+    def is_quiet(self) -> bool:
+        inbox = self.inbox.statistics()
+        return bool(inbox.open_send_channels) and not (self.left or inbox.current_buffer_used)
+
     async def read(self, max_bytes: int) -> bytes:
         if not self.left:
             try:
