@@ -23,36 +23,30 @@ from typing import Any
 import libipld
 
 from p2pnode.core import records
+from p2pnode.core.definitions import Definitions
 from p2pnode.core.event import Event
 from p2pnode.core.model import DatasetRecord, Manifest, Member
 from p2pnode.core.roster import Roster
 from p2pnode.core.versions import VersionHistory
 
 Manifests = Callable[[bytes], Manifest | None]
-_Order = tuple[int, bytes]
 
 
 @dataclass(slots=True)
 class _Dataset:
     dataset_id: str
     history: VersionHistory
-    defines: dict[_Order, records.Definition] = field(default_factory=dict)
-    deleted: set[bytes] = field(default_factory=set)
+    definitions: Definitions = field(default_factory=Definitions)
 
-    def live_defines(self) -> dict[_Order, records.Definition]:
-        return {order: said for order, said in self.defines.items() if order[1] not in self.deleted}
+    @property
+    def deleted(self) -> set[bytes]:
+        return self.definitions.gone
 
     def exists(self) -> bool:
-        return bool(self.defines) and bool(self.live_defines() or self.history.tips(self.deleted))
-
-    def claim(self) -> tuple[_Order, records.Definition]:
-        """What is said of it now, and since when it has its name."""
-        defines = self.live_defines() or self.defines
-        current = defines[max(defines)]
-        return min(order for order, said in defines.items() if said.name == current.name), current
+        return bool(self.definitions) and (self.definitions.stands or bool(self.history.tips(self.deleted)))
 
     def record(self) -> DatasetRecord:
-        _, said = self.claim()
+        _, said = self.definitions.current()
         folded = self.history.fold(self.deleted)
         return DatasetRecord(
             dataset_id=self.dataset_id,
@@ -74,7 +68,7 @@ class Catalog:
         self._datasets: dict[str, _Dataset] = {}
         self._records: dict[str, DatasetRecord] = {}
         #: name -> who claims it, and since when; and the name that each dataset claims.
-        self._claims: dict[str, dict[str, _Order]] = {}
+        self._claims: dict[str, dict[str, bytes]] = {}
         self._claimed: dict[str, str] = {}
 
     @classmethod
@@ -98,11 +92,11 @@ class Catalog:
         if dataset is None:
             dataset = self._begin(dataset_id)
         if event.kind == records.DEFINE:
-            dataset.defines[event.order] = records.read_define(event)
+            dataset.definitions.add(event.rank, records.read_define(event))
         elif event.kind == records.VERSION:
             dataset.history.add(event.order, records.read_version(event))
         else:
-            dataset.deleted.update(records.read_delete(event))
+            dataset.definitions.take_away(records.read_delete(event))
         self._records.pop(dataset_id, None)
         self._claim_name(dataset)
 
@@ -116,7 +110,7 @@ class Catalog:
         if before is not None:
             del self._claims[before][dataset.dataset_id]
         if dataset.exists():
-            since, said = dataset.claim()
+            since, said = dataset.definitions.current()
             self._claimed[dataset.dataset_id] = said.name
             self._claims.setdefault(said.name, {})[dataset.dataset_id] = since
 
@@ -127,12 +121,7 @@ class Catalog:
         return {
             "members": self._roster.dump(),
             "datasets": [
-                [
-                    dataset.dataset_id,
-                    [[*order, said.name, said.description, said.schema] for order, said in dataset.defines.items()],
-                    sorted(dataset.deleted),
-                    dataset.history.dump(),
-                ]
+                [dataset.dataset_id, dataset.definitions.dump(), dataset.history.dump()]
                 for dataset in self._datasets.values()
             ],
         }
@@ -145,11 +134,9 @@ class Catalog:
         """
         catalog = cls(manifests)
         catalog._roster = Roster.load(dump["members"])
-        for dataset_id, defines, deleted, history in dump["datasets"]:
+        for dataset_id, definitions, history in dump["datasets"]:
             dataset = catalog._begin(dataset_id)
-            for height, event_id, *said in defines:
-                dataset.defines[height, event_id] = records.Definition(*said)
-            dataset.deleted.update(deleted)
+            dataset.definitions.load(definitions)
             dataset.history.load(history)
             catalog._claim_name(dataset)
         return catalog
@@ -208,8 +195,7 @@ class Catalog:
         dataset = self._datasets.get(dataset_id)
         if dataset is None:
             return ()
-        defines = (order[1] for order in dataset.live_defines())
-        return tuple(sorted({*defines, *dataset.history.tips(dataset.deleted)}))
+        return tuple(sorted({*dataset.definitions.left(), *dataset.history.tips(dataset.deleted)}))
 
     def tips(self, dataset_id: str) -> tuple[bytes, ...]:
         """The version events that nothing replaced yet; sorted."""

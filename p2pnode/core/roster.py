@@ -17,19 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from p2pnode.core import records
-from p2pnode.core.event import Event
+from p2pnode.core.event import RANK_HEIGHT_BYTES, Event
 from p2pnode.core.model import Member, NodeRole
 
 #: Members who have not left from which on one witness is not enough: with two there is nobody else to ask.
 SEVERAL = 3
-
-#: (height, id) of an event as one string of bytes that sorts alike: a million of them load at once.
-Order = bytes
-_HEIGHT_BYTES = 8
-
-
-def order_of(event: Event) -> Order:
-    return event.height.to_bytes(_HEIGHT_BYTES, "big") + event.id
 
 
 @dataclass(slots=True)
@@ -38,27 +30,27 @@ class _Presence:
 
     #: As its last `up` has it; None as long as there are only others' words about it.
     record: Member | None = None
-    last_up: Order = b""
-    last_leave: Order = b""
+    last_up: bytes = b""
+    last_leave: bytes = b""
     #: node_id -> the `up`s that claim it, as far as it has not left since.
-    claims: dict[str, set[Order]] = field(default_factory=dict)
+    claims: dict[str, set[bytes]] = field(default_factory=dict)
     #: id of an `up` -> the authors who say that it ended.
     witnesses: dict[bytes, set[str]] = field(default_factory=dict)
     #: Readmissions granted to it, and those that its `up`s took up.
-    granted: set[Order] = field(default_factory=set)
+    granted: set[bytes] = field(default_factory=set)
     taken_up: set[bytes] = field(default_factory=set)
 
     @property
     def left(self) -> bool:
         return self.last_leave > self.last_up
 
-    def came(self, order: Order, record: Member) -> None:
+    def came(self, order: bytes, record: Member) -> None:
         if order > self.last_leave:
             self.claims.setdefault(record.node_id, set()).add(order)
         if order > self.last_up:
             self.last_up, self.record = order, record
 
-    def went(self, order: Order) -> None:
+    def went(self, order: bytes) -> None:
         if order > self.last_leave:
             self.last_leave = order
             kept = {name: {o for o in orders if o > order} for name, orders in self.claims.items()}
@@ -77,15 +69,15 @@ class Roster:
         """Add an `up`, `leave`, `down` or `readmit`; applying it twice changes nothing. Others are ignored."""
         if event.kind == records.UP:
             one = self._of(event.author)
-            one.came(order_of(event), records.read_up(event))
+            one.came(event.rank, records.read_up(event))
             one.taken_up.update(filter(None, (records.readmission_of(event),)))
         elif event.kind == records.LEAVE:
-            self._of(event.author).went(order_of(event))
+            self._of(event.author).went(event.rank)
         elif event.kind == records.DOWN:
             ended = records.read_down(event)
             self._of(event.object_id).witnesses.setdefault(ended, set()).add(event.author)
         elif event.kind == records.READMIT:
-            self._of(event.object_id).granted.add(order_of(event))
+            self._of(event.object_id).granted.add(event.rank)
         else:
             return
         self._everyone = None
@@ -121,7 +113,9 @@ class Roster:
     def readmissions(self, peer_id: str) -> list[bytes]:
         """The readmit events that this member did not take up yet, oldest first."""
         one = self._presence.get(peer_id, _Presence())
-        return [order[_HEIGHT_BYTES:] for order in sorted(one.granted) if order[_HEIGHT_BYTES:] not in one.taken_up]
+        return [
+            order[RANK_HEIGHT_BYTES:] for order in sorted(one.granted) if order[RANK_HEIGHT_BYTES:] not in one.taken_up
+        ]
 
     def named(self, node_id: str) -> Member | None:
         """The member that has not left and owns that node_id."""
