@@ -25,6 +25,10 @@ class BadCheckpoint(Exception):
     """Bytes that are no checkpoint for this node; `str` says why. The log is replayed instead."""
 
 
+class ForeignCheckpoint(BadCheckpoint):
+    """A whole one, which another version or another kind of machine made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The state of everything in the log up to `place`."""
@@ -66,7 +70,7 @@ def decode(data: bytes, maker: str) -> Checkpoint:
         raise BadCheckpoint("its bytes have changed")
     made_by, byte_order, *rest = msgspec.msgpack.decode(body)
     if made_by != maker:
-        raise BadCheckpoint(f"{made_by} made it, this is {maker}")
+        raise ForeignCheckpoint(f"{made_by} made it, this is {maker}")
     if byte_order != sys.byteorder:
-        raise BadCheckpoint("a machine of another byte order made it")
+        raise ForeignCheckpoint("a machine of another byte order made it")
     return Checkpoint(*rest)

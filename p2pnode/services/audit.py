@@ -2,11 +2,12 @@
 
 Each record is parsed, hashed, compared with its seal, its signature checked, and given to a fresh clock in the order
 in which it lies there, which checks links, heights, sequences and entitlement as it would for a stranger's events.
-The clock's answer is then compared with whoever claims to know it: the log's own tally, the checkpoint, and the node
-that runs on the log. What is wrong is told by check, with the first records concerned; nothing is repaired here.
+What comes of it is then compared with whoever claims to know it: the log's own tally, the checkpoint with the records
+behind it, and the node that runs on the log. What is wrong is told by check, with the first records concerned; nothing
+is repaired here.
 
-What a log cannot prove by itself is that nobody took away its newest events and rewrote seals and tally to match:
-that shows when it meets a peer.
+What a log cannot prove by itself is that nobody took away its newest events and wrote the tally anew: that shows when
+it meets a peer.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from dataclasses import dataclass, field
 
 from p2pnode.core import records
 from p2pnode.core.catalog import Catalog
+from p2pnode.core.checkpoint import BadCheckpoint, Checkpoint, ForeignCheckpoint, decode
 from p2pnode.core.cid import cid_text, record_cid
 from p2pnode.core.clock import Fork, MerkleClock, Verdict
 from p2pnode.core.event import BadEvent, Event, check_signature, parse
 from p2pnode.core.model import Manifest
 from p2pnode.errors import IntegrityError
-from p2pnode.storage.event_log import _seal as seal
+from p2pnode.services.replay import MAKER
+from p2pnode.storage.event_log import seal_of
 from p2pnode.storage.log_reader import LogReader, Row
+from p2pnode.storage.tally import Tally
 
 #: Records of one step: some 30 ms, most of it for signatures.
 STEP_ROWS = 256
@@ -31,13 +35,14 @@ NAMED_MAX = 100
 
 FILE, RECORDS, SIGNATURES, ORDER = "file", "records", "signatures", "order"
 LINKS, VALIDITY, BLOCKS, FORKS = "links", "validity", "blocks", "forks"
-TALLY, FOLD = "tally", "fold"
+TALLY, FOLD, CHECKPOINT = "tally", "fold", "checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a running node knew at a moment when all of it was on disk."""
+    """What a running node knew at a moment when all of it was on disk, up to `place`."""
 
+    place: int
     events: int
     fingerprint: bytes
     digest: bytes
@@ -104,8 +109,16 @@ class Audit:
     _catalog: Catalog | None = None
     _records: int = 0
     _blocks: int = 0
+    #: The last record that is looked at; what a running node appends meanwhile lies behind it.
+    _end: int = 0
+    _tally: Tally = field(default_factory=Tally)
+    #: Places of records that a node took out of the way, and the ids that they had.
+    _aside: dict[int, bytes] = field(default_factory=dict)
+    _good_blocks: list[bytes] = field(default_factory=list)
     _damaged: list[Damage] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
+    #: What there is to say of the checkpoint if nothing is wrong with it.
+    _checkpoint: str = "none is kept yet"
 
     def steps(self) -> Iterator[Step]:
         """Do it, piece by piece. Each step blocks for some tens of milliseconds, the first for as long as sqlite
@@ -121,15 +134,18 @@ class Audit:
         for flaw in self.reader.flaws():
             self._blame(FILE, 0, b"", flaw)
         genesis = self.reader.meta("genesis")
-        total = self.reader.count() if self.known is None else self.known.events
+        self._end = self.reader.last_place() if self.known is None else self.known.place
         if genesis is None:
-            if total:
-                self._blame(FILE, 0, b"", f"{total} records and no word to which swarm they belong")
+            if self._end:
+                self._blame(FILE, 0, b"", "there are records and no word to which swarm they belong")
             return
+        self._aside = self.reader.set_aside()
         self._clock = MerkleClock(genesis, self._event)
         yield from self._check_blocks(self._clock)
-        yield from self._check_records(self._clock, total)
+        yield from self._check_records(self._clock)
+        self._check_tally()
         yield from self._fold(self._clock)
+        yield from self._check_checkpoint(self._clock)
 
     def _check_blocks(self, clock: MerkleClock) -> Iterator[Step]:
         ids = self.reader.block_ids()
@@ -139,29 +155,57 @@ class Audit:
                 self._blame(BLOCKS, 0, cid, "its bytes have changed")
             else:
                 clock.add_block(cid)
+                self._good_blocks.append(cid)
             self._blocks += 1
             yield Step(BLOCKS, number, len(ids))
 
-    def _check_records(self, clock: MerkleClock, total: int) -> Iterator[Step]:
+    def _check_records(self, clock: MerkleClock) -> Iterator[Step]:
         place = 0
         waiting: dict[bytes, int] = {}
-        while self._records < total and (rows := self.reader.rows(place, min(STEP_ROWS, total - self._records))):
+        while rows := self._rows(place):
             for row in rows:
-                if row.place != place + 1:
-                    self._blame(ORDER, place + 1, b"", f"nothing lies at places {place + 1} to {row.place - 1}")
+                lost = [gap for gap in range(place + 1, min(row.place, place + NAMED_MAX)) if gap not in self._aside]
+                if lost:
+                    self._blame(ORDER, lost[0], b"", "nothing lies there")
                 place = row.place
                 self._records += 1
                 event = self._parsed(row)
                 if event is not None:
                     self._admit(clock, event, row, waiting)
-            yield Step(RECORDS, self._records, total)
+            self._tally = self._tally.after((row.place, row.id) for row in rows)
+            yield Step(RECORDS, place, self._end)
+        self._check_waiting(clock, waiting)
+        for gone in sorted(event_id for event_id in self._aside.values() if event_id not in clock):
+            self._blame(RECORDS, 0, gone, "it was damaged and has not come again")
+
+    def _rows(self, after: int) -> list[Row]:
+        return [row for row in self.reader.rows(after, STEP_ROWS) if row.place <= self._end]
+
+    def _check_waiting(self, clock: MerkleClock, waiting: dict[bytes, int]) -> None:
+        """Those whose past lies behind them, or nowhere."""
+        before = -1
+        while before != len(clock):
+            before = len(clock)
+            for event_id, at in waiting.items():
+                row = None if event_id in clock else self.reader.row(at)
+                if row is not None:
+                    clock.add(parse(row.wire))
         for event_id, at in waiting.items():
-            if event_id in clock:
-                self._blame(ORDER, at, event_id, "it lies before what it stands on")
-            else:
+            if event_id not in clock:
                 self._blame(LINKS, at, event_id, "what it stands on is not here")
+            elif not self._aside:  # what was damaged and came again lies behind what stands on it
+                self._blame(ORDER, at, event_id, "it lies before what it stands on")
         for cid in clock.wanted_blocks():
             self._blame(BLOCKS, 0, cid, "a version names it and it is not here")
+
+    def _check_tally(self) -> None:
+        kept = Tally.decode(self.reader.meta("tally") or b"")
+        if kept is None:
+            self._blame(TALLY, 0, b"", "there is none")
+        elif self.known is None and kept != self._tally:
+            self._blame(
+                TALLY, kept.place, b"", f"it is of {kept.count:,} records up to here, in another order or others"
+            )
 
     def _parsed(self, row: Row) -> Event | None:
         try:
@@ -172,7 +216,7 @@ class Audit:
         if event.id != row.id:
             self._blame(RECORDS, row.place, row.id, "its bytes are not those of its id")
             return None
-        if row.seal != seal(row.wire):
+        if row.seal != seal_of(row.wire):
             self._blame(RECORDS, row.place, row.id, "its seal does not fit")
         try:
             return check_signature(event)
@@ -197,6 +241,50 @@ class Audit:
             if number % STEP_ROWS == 0:
                 yield Step(FOLD, number, len(clock))
         yield Step(FOLD, len(clock), len(clock))
+
+    def _check_checkpoint(self, clock: MerkleClock) -> Iterator[Step]:
+        """The way a node opens its log must lead to where the long way did."""
+        data = self.reader.checkpoint()
+        if data is None:
+            return
+        try:
+            kept = decode(data, MAKER)
+            if kept.genesis != clock.genesis:
+                raise BadCheckpoint("it is another swarm's")
+        except ForeignCheckpoint as error:
+            self._checkpoint = f"not used: {error}"
+            return
+        except BadCheckpoint as error:
+            self._blame(CHECKPOINT, 0, b"", f"{error}; the next start replays the log")
+            return
+        if self._counts or kept.place > self._end:
+            self._checkpoint = "not compared: " + (
+                "the log is not whole" if self._counts else "it is newer than this look"
+            )
+            return
+        yield from self._replay(kept, clock)
+
+    def _replay(self, kept: Checkpoint, clock: MerkleClock) -> Iterator[Step]:
+        short = MerkleClock.load(clock.genesis, kept.clock, self._event)
+        catalog = Catalog.load(kept.catalog, self._manifest)
+        rulings, place = short.rulings, kept.place
+        for cid in self._good_blocks:
+            short.add_block(cid)
+        while rows := self._rows(place):
+            for row in rows:
+                for added in short.add(parse(row.wire)).added:
+                    if short.counts(added):
+                        catalog.apply(added)
+            place = rows[-1].place
+            yield Step(CHECKPOINT, place, self._end)
+        if short.rulings != rulings:
+            catalog = Catalog.fold((event for event in short.events() if short.counts(event)), self._manifest)
+        if (len(short), short.fingerprint, catalog.digest()) != (len(clock), clock.fingerprint, self._digest()):
+            self._blame(CHECKPOINT, 0, b"", "it leads to another state than the log; remove it")
+        self._checkpoint = f"leads to the same state from record {kept.place:,} on"
+
+    def _digest(self) -> bytes:
+        return self._catalog.digest() if self._catalog else b""
 
     def _event(self, event_id: bytes) -> Event:
         """An event that was admitted and is wanted again. Raises IntegrityError when it has gone meanwhile."""
@@ -233,7 +321,7 @@ class Audit:
             height=clock.height,
             heads=clock.heads(),
             fingerprint=clock.fingerprint,
-            digest=self._catalog.digest() if self._catalog else b"",
+            digest=self._digest(),
             forks=clock.forks(),
             damaged=self._damaged,
             checks=list(self._checks(clock)),
@@ -244,22 +332,23 @@ class Audit:
         yield self._check(FILE, "sqlite finds its file whole")
         yield self._check(RECORDS, f"{self._records:,} read back as they were written")
         yield self._check(SIGNATURES, "each its author's")
-        yield self._check(ORDER, "nothing is missing between two records, none has moved")
+        yield self._check(ORDER, "each lies behind what it stands on, nothing is missing between")
         yield self._check(LINKS, "all that any of them stands on is here")
         yield self._check(VALIDITY, "heights, sequences and entitlement fit")
         yield self._check(BLOCKS, f"{self._blocks:,} hash to their names")
         yield Check(FORKS, True, f"{forks} of an author's chains" if forks else "no author spoke with two tongues")
-        yield from self._compare(clock)
+        yield self._check(TALLY, "no record was taken away or has moved")
+        yield self._compared(clock)
+        yield self._check(CHECKPOINT, self._checkpoint)
 
-    def _compare(self, clock: MerkleClock) -> Iterator[Check]:
-        digest = self._catalog.digest() if self._catalog else b""
+    def _compared(self, clock: MerkleClock) -> Check:
+        digest = self._digest()
         if self.known is None:
-            yield Check(FOLD, self._catalog is not None, f"folds to {digest.hex()}")
-        elif (self.known.events, self.known.fingerprint) != (len(clock), clock.fingerprint):
-            yield Check(FOLD, False, f"the running node knows {self.known.events:,} events, the log {len(clock):,}")
-        else:
-            same = digest == self.known.digest
-            yield Check(FOLD, same, f"{'equals' if same else 'differs from'} the running node's catalog")
+            return Check(FOLD, bool(digest), f"folds to {digest.hex()}")
+        if (self.known.events, self.known.fingerprint) != (len(clock), clock.fingerprint):
+            return Check(FOLD, False, f"the running node knows {self.known.events:,} events, the log {len(clock):,}")
+        same = digest == self.known.digest
+        return Check(FOLD, same, f"{'equals' if same else 'differs from'} the running node's catalog")
 
     def _check(self, name: str, fine: str) -> Check:
         found = self._counts.get(name, 0)

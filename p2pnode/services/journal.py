@@ -11,10 +11,16 @@ from pathlib import Path
 import trio
 
 from p2pnode.env import Env
+from p2pnode.errors import Busy
 from p2pnode.services.audit import Audit, Known, Report, Step
 from p2pnode.services.history import Entry, History
 from p2pnode.services.ledger import Ledger
 from p2pnode.storage.log_reader import LogReader
+
+#: Moments tried for one at which nothing is being written: a commit takes milliseconds, the look in between less.
+MOMENTS = 1000
+#: Turns of the loop in which whoever waited for a commit hears of it: the log's lock, its writer, the ledger.
+TURNS = 3
 
 
 class Journal:
@@ -54,21 +60,27 @@ class Journal:
     async def audit(self) -> AsyncGenerator[Step | Report, None]:
         """Steps, and at last the report. Compares with what this node knew when it began. The caller closes it."""
         run = self._env.executor.run
-        known = await self._known()
         with await run(LogReader.of_running, self._env.disk, self._path) as reader:
-            audit = Audit(reader, known)
+            audit = Audit(reader, await self._known(reader))
             steps = audit.steps()
             while (step := await run(lambda: next(steps, None))) is not None:
                 yield step
             yield await run(audit.report)
 
-    async def _known(self) -> Known | None:
-        """What this node knows, at a moment when all of it is on disk; None while it belongs to no swarm."""
+    async def _known(self, reader: LogReader) -> Known | None:
+        """What this node knows at a moment when just that is on disk; None while it belongs to no swarm.
+
+        Raises Busy if it writes so much that there is no such moment.
+        """
         ledger = self._ledger
         if ledger.genesis is None:
             return None
-        await ledger.settle()
-        while not ledger.settled:
-            await trio.lowlevel.checkpoint()
+        for _ in range(MOMENTS):
             await ledger.settle()
-        return Known(len(ledger.clock), ledger.clock.fingerprint, ledger.catalog.digest())
+            before = ledger.clock.fingerprint
+            place = await self._env.executor.run(reader.last_place)
+            for _ in range(TURNS):
+                await trio.lowlevel.checkpoint()
+            if ledger.settled and ledger.clock.fingerprint == before:
+                return Known(place, len(ledger.clock), before, ledger.catalog.digest())
+        raise Busy("This node writes too much to be compared with its log now.")

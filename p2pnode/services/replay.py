@@ -28,7 +28,7 @@ TAIL_EVENTS = 32_768
 TAIL_SHARE = 16
 
 #: Another version may fold otherwise, so its checkpoints are not taken.
-_MAKER = f"p2pnode {__version__}"
+MAKER = f"p2pnode {__version__}"
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ def keep(log_: EventLog, found: Replay) -> bool:
     checkpoint = Checkpoint(
         clock.genesis, found.place, len(clock), clock.fingerprint, clock.dump(), found.catalog.dump()
     )
-    kept = log_.keep_checkpoint(encode(checkpoint, _MAKER))
+    kept = log_.keep_checkpoint(encode(checkpoint, MAKER))
     log.info("checkpoint", kept=kept, events=len(clock), replayed=found.tail)
     return kept
 
@@ -101,7 +101,7 @@ def _from_checkpoint(log_: EventLog, genesis: bytes, read: Read, manifests: Mani
     if data is None:
         return None
     try:
-        kept = decode(data, _MAKER)
+        kept = decode(data, MAKER)
         if kept.genesis != genesis:
             raise BadCheckpoint("it is another swarm's")
         if log_.holds(kept.place) != (kept.count, kept.fingerprint):

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from p2pnode.env import Disk
+from p2pnode.env import Disk, LocalDisk
 from p2pnode.errors import IntegrityError, NotFound, StorageFailed
+from p2pnode.storage.event_log import checkpoint_path
 
 T = TypeVar("T")
 
@@ -50,15 +51,16 @@ class LogReader:
     Everything raises IntegrityError where sqlite can read no further, StorageFailed where the disk refuses.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, disk: Disk) -> None:
         connection.text_factory = lambda raw: raw.decode(errors="replace")  # whatever lies there, reading must not fail
         self._connection = connection
         self._path = path
+        self._disk = disk
 
     @classmethod
     def of_running(cls, disk: Disk, path: Path) -> LogReader:
         """The log of a node in this process."""
-        return cls(disk.database(path), path)
+        return cls(disk.database(path), path, disk)
 
     @classmethod
     def of_home(cls, path: Path) -> LogReader:
@@ -66,9 +68,10 @@ class LogReader:
         if not path.is_file():
             raise NotFound(f"There is no event log in {path.parent}.", advice="Name the home of a node: --home DIR.")
         try:
-            return cls(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None), path)
+            found = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         except sqlite3.DatabaseError as error:
             raise StorageFailed(f"The event log {path} cannot be opened: {error}.") from error
+        return cls(found, path, LocalDisk())
 
     def close(self) -> None:
         self._connection.close()
@@ -88,9 +91,20 @@ class LogReader:
         )
         return [Row(place, *map(_bytes, cells)) for place, *cells in found]
 
-    def count(self) -> int:
-        """Records here now."""
-        return self._all("SELECT count(*) FROM events")[0][0]
+    def row(self, place: int) -> Row | None:
+        """The record at that place."""
+        return next((row for row in self.rows(place - 1, 1) if row.place == place), None)
+
+    def last_place(self) -> int:
+        """Where the newest record lies; 0 if there is none."""
+        return self._all("SELECT coalesce(max(place), 0) FROM events")[0][0]
+
+    def set_aside(self) -> dict[int, bytes]:
+        """Places of records that a node found damaged and took out of the way, and the ids that they had."""
+        if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'damaged'"):
+            return {}
+        found = self._all("SELECT place, id FROM damaged ORDER BY place")
+        return {place: _bytes(event_id) for place, event_id in found if isinstance(place, int)}
 
     def wire(self, event_id: bytes) -> bytes | None:
         """The bytes of the record that goes by that id."""
@@ -107,6 +121,16 @@ class LogReader:
     def block(self, cid: bytes) -> bytes | None:
         """The bytes that go by that name."""
         return _first(self._all("SELECT data FROM blocks WHERE id = ?", cid))
+
+    def checkpoint(self) -> bytes | None:
+        """What lies beside the log to open it faster; None if nothing does."""
+        try:
+            with self._disk.open(checkpoint_path(self._path), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageFailed(f"The checkpoint of {self._path} cannot be read: {error}.") from error
 
     def flaws(self) -> list[str]:
         """What sqlite finds wrong with its own file, one line each; takes seconds for a million records."""

@@ -74,6 +74,6 @@ class Book:
             await log.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def book() -> Callable[[Path], Awaitable[Any]]:
     return Book.open
