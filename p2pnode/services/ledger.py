@@ -21,7 +21,7 @@ from bootstrap.identity import SIGNATURE_BYTES, Identity
 from p2pnode.core import records
 from p2pnode.core.catalog import Catalog
 from p2pnode.core.cid import cid_text, record_cid
-from p2pnode.core.clock import MerkleClock, Outcome, Pen
+from p2pnode.core.clock import MerkleClock, Outcome, Pen, Verdict
 from p2pnode.core.conduct import Reason
 from p2pnode.core.event import (
     SESSION_BYTES,
@@ -37,7 +37,7 @@ from p2pnode.core.model import Manifest
 from p2pnode.env import Env
 from p2pnode.errors import IntegrityError, P2PNodeError, RoleError, UsageError
 from p2pnode.services.replay import Replay, fold, keep, replay, worth
-from p2pnode.storage.event_log import EventLog
+from p2pnode.storage.event_log import CHECKED, EventLog
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +51,9 @@ SLICE_EVENTS = 256
 GROUP_EVENTS = 512
 #: After so many blocks that a peer did not have, the rest of its events wait for a better source.
 FETCH_FAILURES_MAX = 8
+
+#: Seconds between two looks at rows that the opening did not read: a million of them take half a minute.
+LOOK_PAUSE_S = 0.25
 
 #: Asks one peer for a block; None when it does not have it.
 FetchBlock = Callable[[bytes], Awaitable[bytes | None]]
@@ -134,6 +137,8 @@ class Ledger:
         self._rulings_folded = 0
         #: Events on this disk that are damaged, or stand on damaged ones, and are not back yet.
         self._missing: set[bytes] = set()
+        #: Rows that the opening took a checkpoint's word for.
+        self._unread_rows = 0
         #: How many events the last checkpoint has, and the sign that it is time for the next.
         self._kept_events = 0
         self._grown = trio.Event()
@@ -171,10 +176,10 @@ class Ledger:
             )
         if found.damaged:
             log.error("events_damaged", damaged=len(found.damaged), lacking=len(found.missing))
-            await self._env.executor.run(self._log.set_aside, found.damaged)
+            await self._log.set_aside(row.id for row in found.damaged)
         self._clock, self.catalog, self._missing = found.clock, found.catalog, found.missing
         self._rulings_folded = found.clock.rulings
-        self._kept_events = len(found.clock) - found.tail
+        self._kept_events = self._unread_rows = len(found.clock) - found.tail
         if found.is_worth_keeping:
             await self._checkpoint(found)
         # Decoding every manifest in force now, in a thread, spares the loop from doing it one by one.
@@ -185,15 +190,41 @@ class Ledger:
         """Events that this disk had, that are damaged or stand on damaged ones, and did not come again yet."""
         return len(self._missing)
 
+    @property
+    def lost(self) -> list[bytes]:
+        """Those of them that the clock knows and no sync would bring: to be asked for by id. In (height, id) order."""
+        lost = [event_id for event_id in self._missing if event_id in self.clock]
+        return sorted(lost, key=lambda event_id: (self.clock.height_of(event_id), event_id))
+
     async def run(self) -> None:
-        """Keep a checkpoint whenever the log has grown enough, until cancelled."""
-        while True:
-            await self._grown.wait()
-            self._grown = trio.Event()
-            genesis = self.clock.genesis
-            # From the disk, not from the clock and the catalog in use, which go on changing.
-            found = await self._env.executor.run(replay, self._log, genesis, self._read, self.manifest)
-            await self._checkpoint(found)
+        """Look through what opening did not read, and keep a checkpoint whenever the log has grown enough; until
+        cancelled.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_through)
+            while True:
+                await self._grown.wait()
+                self._grown = trio.Event()
+                genesis = self.clock.genesis
+                # From the disk, not from the clock and the catalog in use, which go on changing.
+                found = await self._env.executor.run(replay, self._log, genesis, self._read, self.manifest)
+                await self._checkpoint(found)
+
+    async def _look_through(self) -> None:
+        """Check the rows that a checkpoint stood for at the opening: damage is found while others still have them."""
+        place, rows = 0, 0
+        while rows < self._unread_rows:
+            place, damaged = await self._env.executor.run(self._log.unsound, place)
+            await self._lose(damaged)
+            rows += CHECKED
+            await trio.sleep(LOOK_PAUSE_S)
+
+    async def _lose(self, event_ids: Sequence[bytes]) -> None:
+        """These events of the clock are damaged on disk: out of the way with them, so that they can come again."""
+        if event_ids:
+            log.error("events_damaged", damaged=len(event_ids))
+            self._missing.update(event_ids)
+            await self._log.set_aside(event_ids)
 
     async def _checkpoint(self, found: Replay) -> None:
         # A disk that refuses is asked again when the log has grown as much once more.
@@ -339,7 +370,7 @@ class Ledger:
         for wire in wires:
             event_id = record_cid(wire[:-SIGNATURE_BYTES])
             ids.append(event_id)
-            if event_id in clock:
+            if event_id in clock and event_id not in self._missing:
                 continue
             try:
                 events.append(parse_signed(wire))
@@ -363,7 +394,10 @@ class Ledger:
             faults.update((refusal.source, refusal.fault) for refusal in outcome.refused)
 
         for number, event in enumerate(checked.events, start=1):
-            note(clock.add(event, source))
+            outcome = clock.add(event, source)
+            note(outcome)
+            if outcome.verdict is Verdict.KNOWN and event.id in self._missing:
+                self._volatile[event.id] = event
             if number % SLICE_EVENTS == 0:
                 await trio.lowlevel.checkpoint()
         await self._fetch_wanted(fetch, note)
@@ -407,7 +441,6 @@ class Ledger:
         """Remember what entered the clock until it is on disk."""
         for event in outcome.added:
             self._volatile[event.id] = event
-            self._missing.discard(event.id)
 
     @property
     def settled(self) -> bool:
@@ -424,13 +457,18 @@ class Ledger:
     # -- reading ---------------------------------------------------------------------------------------------
 
     async def wires(self, event_ids: Sequence[bytes]) -> list[bytes]:
-        """The wire bytes of these events, which are in the clock, in that order.
+        """The wire bytes of these events, which are in the clock, in that order; damaged ones are left out.
 
-        Raises IntegrityError if one is damaged on disk, StorageFailed.
+        Raises StorageFailed.
         """
         volatile = {event_id: self._volatile[event_id].wire for event_id in event_ids if event_id in self._volatile}
-        stored = iter(await self._log.wires([event_id for event_id in event_ids if event_id not in volatile]))
-        return [volatile.get(event_id) or next(stored) for event_id in event_ids]
+        wanted = [event_id for event_id in event_ids if event_id not in volatile]
+        stored = dict(zip(wanted, await self._log.wires(wanted), strict=True))
+        await self._lose(
+            [event_id for event_id in wanted if stored[event_id] is None and event_id not in self._missing]
+        )
+        found = (volatile.get(event_id) or stored[event_id] for event_id in event_ids)
+        return [wire for wire in found if wire is not None]
 
     def _read(self, event_id: bytes) -> Event:
         event = self._volatile.get(event_id)
@@ -440,7 +478,9 @@ class Ledger:
 
     async def _let_count(self, durable: Iterable[Event]) -> None:
         # Another task may have settled the same events meanwhile; each is folded once.
-        self._unfolded += [event for event in durable if self._volatile.pop(event.id, None) is not None]
+        settled = [event for event in durable if self._volatile.pop(event.id, None) is not None]
+        self._missing.difference_update(event.id for event in settled)
+        self._unfolded += settled
         if self._folding.locked() or self.clock.rulings != self._rulings_folded:
             async with self._folding:
                 await self._fold_anew()

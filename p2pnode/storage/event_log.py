@@ -142,7 +142,7 @@ class EventLog:
         return self._guarded(self._unsound, after)
 
     async def set_aside(self, event_ids: Iterable[bytes]) -> None:
-        """Take damaged rows out of the way, for good, so that their events can be stored again. Raises StorageFailed."""
+        """Take damaged rows out of the way for good, so that their events can be stored again. Raises StorageFailed."""
         with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
             async with self._lock:
                 await self._env.executor.run(self._guarded, self._set_aside, list(event_ids))
@@ -401,7 +401,7 @@ def _whole(event_id: bytes, wire: bytes, seal: bytes) -> Event | None:
 
 
 def _is_sound(event_id: bytes, wire: bytes, seal: bytes) -> bool:
-    return seal_of(wire) == seal and record_cid(wire[:-SIGNATURE_BYTES]) == event_id
+    return type(wire) is bytes and seal_of(wire) == seal and record_cid(wire[:-SIGNATURE_BYTES]) == event_id
 
 
 def seal_of(wire: bytes) -> bytes:

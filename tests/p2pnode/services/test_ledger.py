@@ -562,7 +562,7 @@ async def test_whatever_is_wrong_with_a_checkpoint_the_log_is_replayed(tmp_path,
         await kept(other)
         file.write_bytes((tmp_path / "b.checkpoint").read_bytes())
     elif harm == "version":
-        monkeypatch.setattr("p2pnode.services.replay._MAKER", "p2pnode 99")
+        monkeypatch.setattr("p2pnode.services.replay.MAKER", "p2pnode 99")
     elif harm == "older log":
         (tmp_path / "a").write_bytes(older[0])
         (tmp_path / "a-wal").write_bytes(older[1])
@@ -625,4 +625,48 @@ async def test_who_is_alone_does_not_start_on_a_damaged_log(tmp_path):
     helped = Ledger(Env(), log, Identity.from_seed(bytes([1]) * 32))
     await helped.open(others=True)
     assert helped.incomplete == len(ledger.clock) - 8
+    await log.close()
+
+
+async def test_damage_behind_a_checkpoint_is_found_named_and_mended_while_the_node_runs(
+    tmp_path, monkeypatch, small_tails
+):
+    monkeypatch.setattr("p2pnode.services.ledger.LOOK_PAUSE_S", 0)
+    ledger, log = await rich(tmp_path / "a")
+    await kept(ledger)
+    await log.close()
+    with sqlite3.connect(tmp_path / "a") as db:
+        rows = db.execute("SELECT id FROM events WHERE place IN (9, 12) ORDER BY place").fetchall()
+        lost = [event_id for (event_id,) in rows]
+        db.execute("UPDATE events SET wire = ? WHERE place IN (9, 12)", (b"rubbish",))
+    again, log = await opened(tmp_path / "a")
+    assert summary(again) == summary(ledger)
+    assert again.incomplete == 0, "nobody has looked"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(again._look_through)
+    assert again.lost == lost
+    assert log.damaged() == sorted(lost)
+    everything = again.clock.between(0)
+    assert await again.wires(everything) == [ledger.clock.get(e).wire for e in everything if e not in lost]
+    taken = await again.take([ledger.clock.get(event_id).wire for event_id in lost], "peer", no_block)
+    assert set(taken.durable) == set(lost)
+    assert taken.new == ()
+    assert (again.lost, again.incomplete) == ([], 0)
+    assert await again.wires(everything) == [ledger.clock.get(event_id).wire for event_id in everything]
+    await log.close()
+    third, log = await opened(tmp_path / "a")
+    assert summary(third) == summary(ledger)
+    assert third.incomplete == 0
+    await log.close()
+
+
+async def test_damage_found_in_serving_is_named_and_the_rest_is_served(tmp_path, monkeypatch, small_tails):
+    monkeypatch.setattr("p2pnode.core.clock.EVENTS_KEPT", 2)
+    ledger, log = await rich(tmp_path / "a")
+    everything = ledger.clock.between(0)
+    with sqlite3.connect(tmp_path / "a") as db:
+        db.execute("UPDATE events SET seal = x'00' WHERE place = 7")
+    assert len(await ledger.wires(everything)) == len(everything) - 1
+    assert ledger.lost == [everything[6]]
+    assert len(await ledger.wires(everything)) == len(everything) - 1
     await log.close()

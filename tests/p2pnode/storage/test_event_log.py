@@ -152,11 +152,13 @@ async def test_a_changed_row_is_seen_set_aside_and_stored_again(path, column):
     log = await EventLog.open(Env(), path)
     rows = list(log.rows())
     assert [row.event for row in rows] == [event(0), None, event(2)]
-    with pytest.raises(IntegrityError) as caught:
-        await log.wires([rows[1].id])
-    assert "--bootstrap" in caught.value.advice
-    assert path.name in caught.value.advice
-    log.set_aside([rows[1]])
+    assert await log.wires([rows[1].id, event(2).id]) == [None, event(2).wire]
+    with pytest.raises(IntegrityError, match="has changed on disk"):
+        log.read(rows[1].id)
+    assert log.unsound(0) == (3, [rows[1].id])
+    assert log.unsound(2) == (3, [])
+    assert log.unsound(3) == (0, [])
+    await log.set_aside([rows[1].id])
     assert log.damaged() == [rows[1].id]
     assert [row.event for row in log.rows()] == [event(0), event(2)]
     assert log.row(2) is None
