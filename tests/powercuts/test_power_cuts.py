@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -51,16 +52,27 @@ class Promises:
         self.shards: dict[bytes, bool | None] = {}
 
     def take(self, said: Iterable[dict[str, Any]]) -> None:
+        under_way: Counter[tuple[str, str]] = Counter()
         for done in said:
-            self.identity = done.get("identity", self.identity)
-            names = {what: bytes.fromhex(name) for what, name in done.items() if what not in ("identity", "seen")}
-            self.events.update(name for what, name in names.items() if what == "event")
-            self.blocks.update(name for what, name in names.items() if what == "block")
-            if "finishing" in names and not self.shards.get(names["finishing"]):
-                self.shards[names["finishing"]] = None
-            if "deleting" in names:
-                self.shards[names["deleting"]] = None
-            self.shards |= {names[what]: now for what, now in (("shard", True), ("deleted", False)) if what in names}
+            for what, name in done.items():
+                if what == "identity":
+                    self.identity = name
+                elif what == "event":
+                    self.events.add(bytes.fromhex(name))
+                elif what == "block":
+                    self.blocks.add(bytes.fromhex(name))
+                elif what in ("finishing", "deleting"):
+                    under_way[what, name] += 1
+                    self._at(name, (self.shards.get(bytes.fromhex(name)) or None) if what == "finishing" else None)
+                elif what == "shard":
+                    under_way["finishing", name] -= 1
+                    self._at(name, None if under_way["deleting", name] else True)
+                elif what == "deleted":
+                    under_way["deleting", name] -= 1
+                    self._at(name, None if under_way["finishing", name] else False)
+
+    def _at(self, name: str, is_here: bool | None) -> None:
+        self.shards[bytes.fromhex(name)] = is_here
 
     async def broken(self, home: Path) -> list[str]:
         """Which of them a home does not keep, and whatever else is wrong with it. It is written to: give a copy."""
