@@ -38,6 +38,8 @@ CROWDED_IDLE_S = 30.0
 RETRY_AFTER_S = 1.0
 #: A paused peer's requests are refused, but for this protocol's: silence there reads as death.
 UNPAUSED_PROTOCOL = "health"
+#: A dropped peer is shown out after so long, its streams meanwhile unread.
+DOOR_S = 1.0
 #: Farewells to a peer that misbehaved must not wait for it.
 FAREWELL_S = 1.0
 
@@ -71,17 +73,15 @@ class Guard:
 
     async def _survive(self, spec: ProtocolSpec, handlers: Mapping[type[Message], Handler], stream: RawStream) -> None:
         """The outermost shell of a stream: whatever happens, the stream is let go and nothing is raised."""
-        if self._blame.is_dropped(stream.peer_id):
-            self._blame.note(stream.peer_id, Reason.IMPATIENT)
-            await stream.reset()
-            await self._blame.show_out(stream.peer_id)
-            return
         exchange = Exchange(stream, spec, Side.ANSWERER)
         place = (stream.peer_id, spec.protocol_id)
         self._streams[place] += 1
         finished = False
         try:
-            finished = await self._answer_all(spec, handlers, exchange, place)
+            if self._blame.is_dropped(stream.peer_id):
+                await self._keep_waiting(place)
+            else:
+                finished = await self._answer_all(spec, handlers, exchange, place)
         except errors.PeerLost as error:
             if exchange.nonsense:
                 self._blame.note(stream.peer_id, Reason(exchange.nonsense), protocol=spec.name, why=str(error))
@@ -98,6 +98,12 @@ class Guard:
             else:
                 await exchange.reset()
             await self._blame.show_out(stream.peer_id)
+
+    async def _keep_waiting(self, place: tuple[str, str]) -> None:
+        """A dropped peer waits at the door: letting it dial again at once would cost a handshake each time."""
+        self._blame.note(place[0], Reason.IMPATIENT)
+        if self._streams[place] <= STREAMS_MAX:
+            await trio.sleep(DOOR_S)
 
     async def _answer_all(
         self,

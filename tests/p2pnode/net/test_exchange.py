@@ -428,7 +428,7 @@ async def test_nonsense_silence_and_vanishing_cost_the_stream_only(pair, monkeyp
             await stream.read(1000)
             await stream.reset()
         await p.say()
-        assert p.blamed[Reason.SILENT] == 1
+        assert p.blamed[Reason.SILENT] >= 1
         assert p.blamed[Reason.HEADER_TOO_LARGE] >= 1
         assert p.blamed[Reason.BAD_HEADER] >= 1
         assert Reason.FAILED not in p.blamed
