@@ -47,6 +47,8 @@ PUSHED_BACK_MAX = 8192
 FAR_EVENTS = 8192
 #: Times that one sync begins to catch up anew, as long as each time brings something.
 GOES_MAX = 8
+#: Events lost on this disk that one sync asks for, each in a round trip of its own: a bad sector or two.
+MENDED_MAX = 64
 #: Random bytes that salt the buckets of one comparison.
 SALT_BYTES = 8
 
@@ -116,6 +118,13 @@ class Syncer:
             except BadAnswer as error:
                 self._peers.blame.note(peer_id, Reason.BAD_MESSAGE, why=str(error))
                 raise PeerLost(f"{peer_id} answers a sync with nonsense: {error}") from error
+        await self._mend(peer_id)
+
+    async def _mend(self, peer_id: str) -> None:
+        """Fetch again what this disk lost of what the clock knows, which no comparison shows."""
+        for event_id in self._ledger.lost[:MENDED_MAX]:
+            before = self._ledger.clock.previous_of(event_id)
+            await self._fetch(peer_id, [event_id], [] if before is None else [before])
 
     async def _ask(self, peer_id: str) -> Message:
         """Say what is here, and take what comes of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 
 import pytest
 import trio
@@ -491,3 +492,21 @@ async def test_known_kinds_still_need_their_blocks(swarm, autojump_clock, small_
     await newcomer.metadata.greet(first.peer_id)
     assert newcomer.state == first.state
     assert len(newcomer.log.block_ids()) == 30
+
+
+async def test_what_one_disk_lost_comes_back_with_the_next_sync(swarm, monkeypatch, autojump_clock):
+    first, second = await lonely(swarm, 2)
+    notes = await write(first, 12)
+    await second.metadata.catch_up(first.peer_id)
+    ledger = second.metadata.ledger
+    with sqlite3.connect(second.settings.home / "events.db") as db:
+        for n in (3, 4, 9):
+            db.execute("UPDATE events SET wire = ? WHERE id = ?", (b"rubbish", notes[n].id))
+    ids = [note.id for note in notes]
+    served = [note.wire for note in notes if note not in (notes[3], notes[4], notes[9])]
+    assert await ledger.wires(ids) == served
+    assert ledger.lost == [notes[3].id, notes[4].id, notes[9].id]
+    assert second.state == first.state, "no comparison shows it"
+    await second.metadata.catch_up(first.peer_id)
+    assert (ledger.lost, ledger.incomplete) == ([], 0)
+    assert await ledger.wires(ids) == [note.wire for note in notes]
