@@ -511,6 +511,7 @@ class Node:
             bootstrap_failure=self._joining.last_failure,
             offenders=self._net.blame.offenders(),
             forked=[self._datasets.node_id_of(peer_id) for peer_id in self._metadata.forked()],
+            incomplete=self._metadata.ledger.incomplete,
         )
         return [finding.as_document() for finding in findings.diagnose()]
 

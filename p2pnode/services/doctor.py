@@ -58,6 +58,8 @@ class Findings:
     offenders: Sequence[Offender]
     #: Node ids of members that spoke with two tongues and are not heard since.
     forked: Sequence[str]
+    #: Events damaged on this disk, or standing on damaged ones, that no peer has given back yet.
+    incomplete: int
 
     def diagnose(self) -> list[Finding]:
         """Every check, the fine ones included."""
@@ -68,6 +70,7 @@ class Findings:
             self._coordinators(),
             self._replicas(),
             self._disk(),
+            self._log(),
             self._lag(),
             self._bad_input(),
             self._forks(),
@@ -139,6 +142,16 @@ class Findings:
         fix = "Free space: a full holder refuses new shards."
         return Finding(
             "disk", self.disk_usage < DISK_USAGE_HIGH, seen, "" if self.disk_usage < DISK_USAGE_HIGH else fix
+        )
+
+    def _log(self) -> Finding:
+        if not self.incomplete:
+            return Finding("event log", True, "whole, as far as it was read")
+        return Finding(
+            "event log",
+            False,
+            f"{self.incomplete} events were damaged on this disk, or stand on damaged ones, and are not back yet",
+            "They come back by themselves from any member; start one that has them, and look at this disk.",
         )
 
     def _lag(self) -> Finding:

@@ -26,6 +26,7 @@ WELL = Findings(
     bootstrap_failure="",
     offenders=[],
     forked=[],
+    incomplete=0,
 )
 
 
@@ -48,6 +49,7 @@ def test_a_node_that_is_well_has_nothing_to_fix():
         ("coordinators", {"members": [(LIAR, State.ALIVE)]}),
         ("forks", {"forked": ["mallory"]}),
         ("disk", {"disk_usage": 97}),
+        ("event log", {"incomplete": 3}),
         ("loop lag", {"loop_lag_ms": 900}),
         ("sql fence", {"fence": FenceReport(False, 0, "no Landlock")}),
     ],
