@@ -9,7 +9,7 @@ blocks come through a callable.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +36,12 @@ from p2pnode.core.event import (
 from p2pnode.core.model import Manifest
 from p2pnode.env import Env
 from p2pnode.errors import IntegrityError, P2PNodeError, RoleError, UsageError
+from p2pnode.services.manifests import Manifests
 from p2pnode.services.replay import Replay, fold, keep, replay, worth
 from p2pnode.storage.event_log import CHECKED, EventLog
 
 log = structlog.get_logger(__name__)
 
-#: Decoded manifests kept: those in force are held by the catalog anyway, this serves unions and time travel.
-MANIFESTS_MAX = 64
 #: Blocks fetched from one peer at once while taking its events.
 FETCHES_MAX = 8
 #: Events admitted between two looks at the loop: some 10 ms, for lag reads as death to peers.
@@ -108,13 +107,6 @@ class _Writing:
         return self.failure is not None or self.event is not None
 
 
-class _Unread:
-    """Not looked for on disk yet."""
-
-
-_UNREAD = _Unread()
-
-
 class Ledger:
     """The facts as this node has them. `open` first; until a genesis is known there are none."""
 
@@ -126,7 +118,7 @@ class Ledger:
         self._queue: list[_Writing] = []
         self._writing = trio.Lock()
         self._last_time = 0
-        self._manifests: OrderedDict[bytes, Manifest | None] = OrderedDict()
+        self._manifests = Manifests(log_.read_block)
         self._callbacks: list[OnChange] = []
         #: Admitted, not yet known to be on disk, in the order of admission.
         self._volatile: dict[bytes, Event] = {}
@@ -169,7 +161,8 @@ class Ledger:
             return
         found = await self._env.executor.run(replay, self._log, self._log.genesis, self._read, self.manifest)
         me = self._identity.peer_id
-        if found.missing and not others and all(member.peer_id == me for member in found.catalog.members()):
+        alone = not others and all(member.peer_id == me for member in found.catalog.members())
+        if found.missing and alone:
             raise IntegrityError(
                 f"The event log is damaged: {len(found.missing)} events are damaged or lack what they stand on.",
                 advice=self._log.advice,
@@ -183,12 +176,17 @@ class Ledger:
         if found.is_worth_keeping:
             await self._checkpoint(found)
         # Decoding every manifest in force now, in a thread, spares the loop from doing it one by one.
-        await self._env.executor.run(found.catalog.datasets)
+        try:
+            await self._env.executor.run(found.catalog.datasets)
+        except IntegrityError as error:
+            log.error("block_damaged", why=error.message)
+            if alone:
+                raise
 
     @property
     def incomplete(self) -> int:
-        """Events that this disk had, that are damaged or stand on damaged ones, and did not come again yet."""
-        return len(self._missing)
+        """Events that this disk had, that are damaged or stand on damaged ones, and blocks; what is not back yet."""
+        return len(self._missing) + len(self._manifests.lost)
 
     @property
     def lost(self) -> list[bytes]:
@@ -293,20 +291,17 @@ class Ledger:
         clock = self.clock
         pen = clock.pen(self._identity.peer_id, self._session)
         blocks, events = await self._env.executor.run(self._compose_group, group, clock.genesis, pen)
-        for cid, (_, manifest) in blocks.items():
-            self._keep(cid, manifest)
-        stored = {cid: data for cid, (data, _) in blocks.items()}
         # What they stand on goes with them, if it is not on disk yet: the file never holds a child alone.
         admitted = list(self._volatile.values())
         try:
-            await self._log.append([*admitted, *events.values()], stored)
+            await self._log.append([*admitted, *events.values()], blocks)
         except P2PNodeError as error:
             for writing in events:
                 writing.failure = error
             return
         # No await between the disk and the clock. An event on disk that the clock missed would have its place taken by
         # the next one: a fork by this node's own hand, which costs it its voice for good.
-        for cid in stored:
+        for cid in blocks:
             self._note(clock.add_block(cid))
         for writing, event in events.items():
             self._note(clock.add(event))
@@ -315,9 +310,9 @@ class Ledger:
 
     def _compose_group(
         self, group: Sequence[_Writing], genesis: bytes, pen: Pen
-    ) -> tuple[dict[bytes, tuple[bytes, Manifest | None]], dict[_Writing, Event]]:
-        """In a thread: the group's blocks (bytes and what they say), and its events, each on the one before."""
-        blocks: dict[bytes, tuple[bytes, Manifest | None]] = {}
+    ) -> tuple[dict[bytes, bytes], dict[_Writing, Event]]:
+        """In a thread: the group's blocks, and its events, each on the one before."""
+        blocks: dict[bytes, bytes] = {}
         events: dict[_Writing, Event] = {}
         for writing in group:
             given = {record_cid(block): block for block in writing.saying.blocks}
@@ -332,7 +327,9 @@ class Ledger:
             except P2PNodeError as error:
                 writing.failure = error
                 continue
-            blocks.update((cid, (data, _decode(data))) for cid, data in given.items())
+            for cid, data in given.items():
+                self._manifests.keep(cid, data)
+            blocks |= given
             events[writing] = event
             pen.wrote(event)
         return blocks, events
@@ -434,7 +431,7 @@ class Ledger:
                     nursery.start_soon(fetch_one, cid, fetched)
             await self._log.append((), fetched)
             for cid, data in sorted(fetched.items()):
-                self._keep(cid, await self._env.executor.run(_decode, data))
+                await self._env.executor.run(self._manifests.keep, cid, data)
                 note(self.clock.add_block(cid))
 
     def _note(self, outcome: Outcome) -> None:
@@ -509,26 +506,27 @@ class Ledger:
             self.catalog, self._rulings_folded = catalog, rulings
 
     def manifest(self, cid: bytes) -> Manifest | None:
-        """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at hand."""
-        found = self._manifests.get(cid, _UNREAD)
-        if isinstance(found, _Unread):
-            data = self._log.read_block(cid)
-            found = None if data is None else _decode(data)
-            self._keep(cid, found)
-        return found
+        """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at hand.
+
+        Raises IntegrityError if it has changed on disk.
+        """
+        return self._manifests.read(cid)
+
+    @property
+    def lost_blocks(self) -> list[bytes]:
+        """Blocks that have changed on this disk, as far as somebody asked for them: to be fetched again; sorted."""
+        return sorted(self._manifests.lost)
+
+    async def mend_block(self, cid: bytes, data: bytes) -> None:
+        """Put these bytes, from a peer, in place of a lost block's. Bytes of another block change nothing."""
+        if record_cid(data) == cid:
+            await self._log.mend_block(cid, data)
+            self._manifests.lost.discard(cid)
 
     async def block(self, cid: bytes) -> bytes | None:
-        """A block's bytes, for a peer that wants them."""
-        return await self._log.block(cid)
-
-    def _keep(self, cid: bytes, manifest: Manifest | None) -> None:
-        self._manifests[cid] = manifest
-        while len(self._manifests) > MANIFESTS_MAX:
-            self._manifests.popitem(last=False)
-
-
-def _decode(data: bytes) -> Manifest | None:
-    try:
-        return records.decode_manifest(data)
-    except IntegrityError:
-        return None
+        """A block's bytes, for a peer that wants them. Raises IntegrityError if they have changed on disk."""
+        try:
+            return await self._log.block(cid)
+        except IntegrityError:
+            self._manifests.lost.add(cid)
+            raise

@@ -47,7 +47,7 @@ PUSHED_BACK_MAX = 8192
 FAR_EVENTS = 8192
 #: Times that one sync begins to catch up anew, as long as each time brings something.
 GOES_MAX = 8
-#: Events lost on this disk that one sync asks for, each in a round trip of its own: a bad sector or two.
+#: Events and blocks lost on this disk that one sync asks for, each in a round trip of its own: a bad sector or two.
 MENDED_MAX = 64
 #: Random bytes that salt the buckets of one comparison.
 SALT_BYTES = 8
@@ -125,6 +125,10 @@ class Syncer:
         for event_id in self._ledger.lost[:MENDED_MAX]:
             before = self._ledger.clock.previous_of(event_id)
             await self._fetch(peer_id, [event_id], [] if before is None else [before])
+        for cid in self._ledger.lost_blocks[:MENDED_MAX]:
+            data = await self._fetch_block(peer_id, cid)
+            if data is not None:
+                await self._ledger.mend_block(cid, data)
 
     async def _ask(self, peer_id: str) -> Message:
         """Say what is here, and take what comes of it."""

@@ -191,6 +191,12 @@ class EventLog:
         """A block's bytes, or None if it is not here. Raises IntegrityError if they are damaged."""
         return await self._env.executor.run(self._guarded, self._block, cid)
 
+    async def mend_block(self, cid: bytes, data: bytes) -> None:
+        """Put these bytes, which were checked, in place of a block that has changed. Raises StorageFailed."""
+        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+            async with self._lock:
+                await self._env.executor.run(self._guarded, self._mend_block, cid, data)
+
     def read_block(self, cid: bytes) -> bytes | None:
         """`block`, for callers that are in a thread already or need one small block at once. It blocks."""
         return self._guarded(self._block, cid)
@@ -369,6 +375,9 @@ class EventLog:
         if row is not None and record_cid(row[0]) != cid:
             raise IntegrityError(f"Block {cid_text(cid)} in {self._path} has changed on disk.", advice=self.advice)
         return row[0] if row else None
+
+    def _mend_block(self, cid: bytes, data: bytes) -> None:
+        self._writing().execute("INSERT OR REPLACE INTO blocks VALUES (?, ?)", (cid, data))
 
     def _reading(self) -> sqlite3.Connection:
         assert self._reader is not None  # opened

@@ -13,7 +13,7 @@ from p2pnode.core.cid import record_cid
 from p2pnode.core.conduct import Reason
 from p2pnode.core.event import compose, mint_session
 from p2pnode.core.model import Manifest
-from p2pnode.errors import P2PNodeError, PeerLost
+from p2pnode.errors import IntegrityError, P2PNodeError, PeerLost
 from p2pnode.services import catching_up, syncing
 from p2pnode.services.ledger import Saying
 from protocols import metadata as words
@@ -510,3 +510,24 @@ async def test_what_one_disk_lost_comes_back_with_the_next_sync(swarm, monkeypat
     await second.metadata.catch_up(first.peer_id)
     assert (ledger.lost, ledger.incomplete) == ([], 0)
     assert await ledger.wires(ids) == [note.wire for note in notes]
+
+
+async def test_a_manifest_that_one_disk_lost_is_an_error_until_the_next_sync(swarm, autojump_clock):
+    first, second = await lonely(swarm, 2)
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    cid = record_cid(block)
+    await first.metadata.ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    await first.metadata.ledger.write(records.VERSION, "ds-1", records.version_body(records.Version(cid)), [block])
+    await second.metadata.catch_up(first.peer_id)
+    await second.log.close()
+    with sqlite3.connect(second.settings.home / "events.db") as db:
+        db.execute("UPDATE blocks SET data = ?", (b"rubbish",))
+    await second.open()
+    ledger = second.metadata.ledger
+    with pytest.raises(IntegrityError):
+        ledger.catalog.dataset("flights")
+    assert (ledger.lost_blocks, ledger.incomplete) == ([cid], 1)
+    await second.metadata.greet(first.peer_id)
+    assert (ledger.lost_blocks, ledger.incomplete) == ([], 0)
+    assert ledger.catalog.dataset("flights").version == cid
+    assert await ledger.block(cid) == block
