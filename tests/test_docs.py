@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import tomllib
@@ -12,6 +13,13 @@ import pytest
 
 from p2pnode.api.cli import globals_first, run
 from p2pnode.api.config import DistributedConfig
+from p2pnode.core import records
+from p2pnode.core.merging import HEADS_MAX, MERGE_AFTER_S
+from p2pnode.errors import NotDurable
+from p2pnode.services.authoring import COPIES, DURABLE_S
+from simulations.world.options import WorldOptions
+from simulations.world.plan import MENU
+from simulations.world.report import Report
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "protocols" / "SPEC.md"]
@@ -62,6 +70,48 @@ def test_commands_and_their_options_exist(words: list[str], capsys: pytest.Captu
 
 def _last(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
+
+
+def test_the_world_is_told_as_it_is() -> None:
+    page = (ROOT / "docs" / "simulation.md").read_text()
+    told = set(re.findall(r"`([^`\n]+)`", page))
+    sources = [path.read_text() for path in (ROOT / "simulations" / "world").glob("*.py")]
+    broken = {name for source in sources for name in re.findall(r'Violation\("([^"]+)"', source)}
+    assert broken
+    assert broken | set(MENU) <= told
+    table = page.split("| goes wrong |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == set(MENU)
+    example = json.loads(re.search(r"^\{.*\}$", page, re.M)[0])  # type: ignore[index]
+    assert list(example) == list(Report(WorldOptions(), 0, 0, 0, 0.0, 0.0, "", ()).as_document())
+
+
+def test_the_clock_is_told_as_it_is() -> None:
+    page = (ROOT / "docs" / "clock.md").read_text()
+    kinds = {value for name, value in vars(records).items() if name.isupper() and type(value) is str}
+    table = page.split("| kind | says |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == kinds
+    assert f"min({COPIES}, members)" in page
+    assert f"more than {HEADS_MAX} heads stay for {MERGE_AFTER_S:.0f} s" in page
+    assert f"fails with `{NotDurable.code}`" in page
+    assert f"so many within {DURABLE_S:.0f} s" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:protocols|p2pnode|simulations|tests|docs)/[\w./-]+)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_hold_nothing_that_mermaid_takes_for_its_own(page: Path) -> None:
+    for picture in re.findall(r"^```mermaid\n(.*?)^```", page.read_text(), re.M | re.S):
+        kind = picture.split()[0]
+        assert kind in ("flowchart", "sequenceDiagram")
+        assert kind == "flowchart" or ";" not in picture  # the end of a statement there
+        assert "%%" not in picture
+        words = [line.split() for line in picture.splitlines() if line.strip()]
+        opened = [line for line in words if line[0] in ("subgraph", "par", "alt", "loop", "opt")]
+        assert len(opened) == words.count(["end"])
 
 
 def test_there_are_commands_and_examples() -> None:
