@@ -27,7 +27,7 @@ from p2pnode.services.datasets import Datasets, Published
 from p2pnode.services.push import Destination, Progress, Pusher
 from p2pnode.services.wishes import Wishes
 from p2pnode.storage.sources import Source, open_source
-from p2pnode.storage.splitter import CutShard, cut_shards
+from p2pnode.storage.splitter import CutShard, cut_shards, make_folder
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +94,7 @@ class Publisher:
             EmptyData, SchemaMismatch, UsageError: the data is at fault.
             Infeasible: too few storage members.
             NotDurable: a shard reached too few disks; nothing was published, repeating is safe.
+            StorageFailed: this disk refuses what is cut on it.
         """
         if self._settings.role is NodeRole.WORKER:
             raise RoleError("A worker holds shards; it does not publish them.")
@@ -125,7 +126,7 @@ class Publisher:
     ) -> tuple[DatasetRecord, Mapping[bytes, Sequence[Receipt]]]:
         """The dataset with its new version in force, and the receipts that the version stands on."""
         folder = self._cutting / self._env.rng.token(8).hex()
-        await self._env.executor.run(self._env.disk.make_dir, folder)
+        await self._env.executor.run(make_folder, self._env.disk, folder)
         try:
             pusher = Pusher(
                 self._destination,
@@ -216,7 +217,10 @@ class Publisher:
         return ask
 
     async def _discard(self, cut: CutShard) -> None:
-        await self._env.executor.run(self._env.disk.unlink, cut.path)
+        try:
+            await self._env.executor.run(self._env.disk.unlink, cut.path)
+        except OSError as error:  # its holders have it; the folder's end is another chance
+            log.warning("cut_not_removed", path=str(cut.path), why=error.strerror)
 
 
 def _silent(progress: Progress) -> None:

@@ -66,6 +66,21 @@ async def cut_shards(
         yield shard
 
 
+def make_folder(disk: Disk, folder: Path) -> None:
+    """A folder to cut shards in. Blocks. Raises StorageFailed."""
+    try:
+        disk.make_dir(folder)
+    except OSError as error:
+        raise _uncut(error) from error
+
+
+def _uncut(error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"A shard cannot be cut: {error.strerror or error}.",
+        advice="Free some disk where this node has its home; shards are cut there before they are sent.",
+    )
+
+
 class Cutter:
     """The blocking half of `cut_shards`."""
 
@@ -101,10 +116,7 @@ class Cutter:
                         rows += group.num_rows
                         group = self._pieces.take(min(self._shard_rows - rows, ROW_GROUP_ROWS))
         except OSError as error:
-            raise StorageFailed(
-                f"A shard cannot be cut: {error.strerror or error}.",
-                advice="Free some disk where this node has its home; shards are cut there before they are sent.",
-            ) from error
+            raise _uncut(error) from error
         return CutShard(path, sink.hasher.cid(), sink.hasher.outline(), rows, sink.hasher.size)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,17 @@ from p2pnode.core.model import DatasetRecord, Manifest, Member, NodeRole
 from p2pnode.core.receipts import Receipt, VersionDraft
 from p2pnode.core.schema import columns_of, schema_bytes, schema_of_bytes
 from p2pnode.core.settings import Settings
-from p2pnode.env import Env
-from p2pnode.errors import Infeasible, IntegrityError, NotDurable, NotFound, RoleError, SchemaMismatch, UsageError
+from p2pnode.env import Env, LocalDisk
+from p2pnode.errors import (
+    Infeasible,
+    IntegrityError,
+    NotDurable,
+    NotFound,
+    RoleError,
+    SchemaMismatch,
+    StorageFailed,
+    UsageError,
+)
 from p2pnode.services.publish import Publisher
 from p2pnode.storage.splitter import CutShard
 
@@ -151,3 +162,24 @@ async def test_a_policy_that_cannot_be_is_refused_before_anything_is_cut(
 async def test_a_worker_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(RoleError):
         await publisher(Swarm("trips"), tmp_path, role=NodeRole.WORKER).publish("trips", ROWS)
+
+
+@pytest.mark.trio
+async def test_a_disk_that_takes_no_folder_is_said_so_and_one_that_keeps_a_cut_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = Swarm("trips")
+    publishing = publisher(swarm, tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(LocalDisk, "make_dir", refuse)
+        with pytest.raises(StorageFailed, match="No space left"):
+            await publishing.publish("trips", ROWS)
+    assert swarm.drafts == []
+    with monkeypatch.context() as stuck:
+        stuck.setattr(LocalDisk, "unlink", refuse)
+        await publishing.publish("trips", ROWS)
+    assert len(swarm.drafts) == 1
