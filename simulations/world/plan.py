@@ -122,7 +122,8 @@ def _weather(most: Callable[[WorldOptions], float]) -> _Draw:
 def _partition(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
     side = rng.sample(range(options.nodes), rng.randint(1, options.nodes // 2))
     at_s = rng.uniform(0, 0.3 * options.storm_s)
-    yield _Draft(at_s, rng.uniform(0.3, 0.7) * options.storm_s, tuple(sorted(side)))
+    # Half of them last until the heal.
+    yield _Draft(at_s, min(rng.uniform(0.3, 1.1) * options.storm_s, options.storm_s - at_s), tuple(sorted(side)))
 
 
 def _one_way(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:

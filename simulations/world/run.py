@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -21,16 +22,21 @@ from simulations.world.shrink import shrink
 from simulations.world.story import Story
 from simulations.world.world import open_world
 
-#: Errors that a node may log in a world like this: a liar was found out.
-EXPECTED_ERRORS = ("author_forked",)
+#: Errors that a node may log in a world like this: a liar was found out, a disk had rotted.
+EXPECTED_ERRORS = ("author_forked", "events_damaged")
 #: Logged errors that a report lists.
 LOGGED_MAX = 5
 
 
 def run_seed(options: WorldOptions, *, verbose: bool = False) -> Report:
-    """One seed from beginning to end. What goes wrong in it is in the report; only a mistake in the world raises."""
+    """One seed from beginning to end. Whatever goes wrong is in the report, mistakes of the world itself included."""
     began = time.perf_counter()
-    return replace(run_virtual(_run, options, seed=options.seed, verbose=verbose), wall_s=time.perf_counter() - began)
+    try:
+        report = run_virtual(_run, options, seed=options.seed, verbose=verbose)
+    except Exception:  # noqa: BLE001  # the other seeds shall run
+        broken = Violation("the world broke", traceback.format_exc())
+        report = Report(options, 0, 0, 0, 0.0, 0.0, "", (broken,))
+    return replace(report, wall_s=time.perf_counter() - began)
 
 
 async def _run(options: WorldOptions) -> Report:

@@ -9,6 +9,8 @@ This file refuses to know how a fault is done (`trouble`) or what a promise is (
 
 from __future__ import annotations
 
+import sqlite3
+
 import trio
 
 from p2pnode.services.authoring import COPIES
@@ -209,4 +211,7 @@ class Story:
 
 def _has(host: Host, event_id: bytes) -> bool:
     path = host.home / "catalog.db"
-    return bool(host.disk.after_power_cut(path, "SELECT 1 FROM events WHERE id = ?", (event_id,)))
+    try:
+        return bool(host.disk.after_power_cut(path, "SELECT 1 FROM events WHERE id = ?", (event_id,)))
+    except sqlite3.DatabaseError:  # it rots
+        return False
