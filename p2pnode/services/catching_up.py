@@ -17,12 +17,12 @@ import trio
 from p2pnode.core import bands
 from p2pnode.core.bands import Plan, Tally
 from p2pnode.core.conduct import Reason
-from p2pnode.core.event import BadEvent, cut, parse
+from p2pnode.core.event import BadEvent, parse
 from p2pnode.env import Env
 from p2pnode.env.together import together
-from p2pnode.errors import P2PNodeError, PeerLost, StorageFailed, Timeout
-from p2pnode.net.exchange import expect
+from p2pnode.errors import P2PNodeError, PeerLost, StorageFailed
 from p2pnode.net.peers import Peers
+from p2pnode.services.event_stream import EventStream
 from p2pnode.services.ledger import Checked, Ledger, Taken
 from p2pnode.storage.staging import Staging, clear, staging
 from protocols import metadata as words
@@ -33,8 +33,6 @@ log = structlog.get_logger(__name__)
 SOURCES_MAX = 4
 #: Seconds for one band: it takes well under one.
 BAND_S = 60.0
-#: Seconds of silence after which a source is given up.
-ANSWER_S = 10.0
 #: Bytes that lie staged before nobody fetches ahead any more, and before the band that is next is given up as well:
 #: the largest honest one, 2,048 events of 66 KiB, is half of that.
 STAGED_BYTES_MAX = 64 << 20
@@ -88,22 +86,15 @@ class CatchingUp:
         tally = Tally()
         request = words.WantBand(low=band.low, high=band.high)
         async with self._peers.exchange(source, words.METADATA, request, timeout_s=BAND_S) as exchange:
-            while True:
-                with trio.move_on_after(ANSWER_S) as patience:
-                    message = await exchange.receive()
-                    payload = await exchange.payload_all(words.EVENTS_BYTES_MAX)
-                if patience.cancelled_caught:
-                    raise Timeout(f"{source} fell silent in a band.")
-                if not isinstance(message, words.Events):
-                    expect(message, words.Synced)
-                    return tally.matches(band)
-                wires = cut(payload, message.sizes)
+            stream = EventStream(exchange)
+            async for wires in stream.batches():
                 checked = await self._env.executor.run(self._ledger.check, wires)
                 for reason in checked.refused.values():
                     self._peers.blame.note(source, reason)
                 tally.add(checked.ids)
                 if checked.refused or tally.count > band.count or not await keep(wires):
                     return False
+        return tally.matches(band)
 
     async def admit(self, wires: list[bytes], source: str) -> Taken:
         """Take in events of a band that came as promised: their signatures were checked then."""

@@ -82,6 +82,7 @@ class MetadataService:
             settings.home / "staging.db",
             pushes_back=settings.role.is_member,
             on_news=self._heard,
+            on_ahead=self._ahead,
         )
         self._returned: dict[str, None] = {}
         self._somebody_returned = trio.Event()
@@ -339,6 +340,11 @@ class MetadataService:
         """That member was held for dead and has answered: know what it knows, soon."""
         self._returned[peer_id] = None
         self._somebody_returned.set()
+
+    def _ahead(self, peer_id: str) -> None:
+        role = self.role_of(peer_id)
+        if role is not None and role.is_member:
+            self.returned(peer_id)
 
     async def _meet_returned(self) -> None:
         # One by one: after a partition the first of the other half knows what all of it knows.

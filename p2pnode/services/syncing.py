@@ -10,6 +10,7 @@ paused (`net.blame`).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -22,11 +23,12 @@ from p2pnode.core.event import BadEvent, Event, cut
 from p2pnode.core.reconcile import BadAnswer, Inquiry
 from p2pnode.env import Env
 from p2pnode.env.together import together
-from p2pnode.errors import Busy, GenesisMismatch, P2PNodeError, PeerLost, Timeout, UsageError
+from p2pnode.errors import Busy, GenesisMismatch, P2PNodeError, PeerLost, UsageError
 from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
 from p2pnode.services.catching_up import CatchingUp
+from p2pnode.services.event_stream import EventStream
 from p2pnode.services.ledger import Checked, Ledger, Taken
 from p2pnode.services.spreading import RUMOUR_EVENTS_MAX, batches
 from protocols import metadata as words
@@ -34,7 +36,7 @@ from protocols.message import Message
 
 log = structlog.get_logger(__name__)
 
-#: Seconds of silence in a sync, and for one push or block, after which the peer is given up.
+#: Seconds for one push or block, after which the peer is given up.
 ANSWER_S = 10.0
 #: Seconds for one stream of events: some 5,000 come a second, so a million still come through.
 SYNC_S = 300.0
@@ -52,15 +54,33 @@ MENDED_MAX = 64
 #: Random bytes that salt the buckets of one comparison.
 SALT_BYTES = 8
 
+#: Hears of a peer that knows much more than this node.
+OnAhead = Callable[[str], None]
 #: Hears of events that were new here and may be news to others, and from whom they came.
 OnNews = Callable[[Sequence[Event], str], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Block:
+    """A block on its way."""
+
+    data: bytes | None = None
+    came: trio.Event = field(default_factory=trio.Event)
 
 
 class Syncer:
     """The comparing of one node. `pushes_back` is false for a client, whose pushes nobody takes."""
 
     def __init__(
-        self, ledger: Ledger, peers: Peers, env: Env, staging: Path, *, pushes_back: bool, on_news: OnNews
+        self,
+        ledger: Ledger,
+        peers: Peers,
+        env: Env,
+        staging: Path,
+        *,
+        pushes_back: bool,
+        on_news: OnNews,
+        on_ahead: OnAhead,
     ) -> None:
         """`staging` is a file that may be used to catch up."""
         self._ledger = ledger
@@ -68,10 +88,17 @@ class Syncer:
         self._env = env
         self._pushes_back = pushes_back
         self._on_news = on_news
+        self._on_ahead = on_ahead
         self._turns: dict[str, trio.Lock] = {}
+        #: Blocks that somebody is being asked for: news comes from several sides at once.
+        self._blocks: dict[bytes, _Block] = {}
         #: What a sync under way brought, as far as it makes a difference to rumours.
         self._heard: dict[str, list[Event]] = {}
         self._far_behind = trio.Lock()
+        #: The last history that was cut into bands, (fingerprint, lowest height) and what came of it: newcomers come
+        #: in crowds, and one cut at a time is enough.
+        self._cut: tuple[tuple[bytes, int], list[bands.Band]] = ((b"", 0), [])
+        self._cutting = trio.Lock()
         self._catching_up = CatchingUp(ledger, peers, env, staging, self._admit)
 
     async def open(self) -> None:
@@ -188,11 +215,18 @@ class Syncer:
         """Ask for events and take them in as they come. Returns the final answer and its payload."""
         asked = self._peers.exchange(peer_id, words.METADATA, request, payload, timeout_s=SYNC_S)
         async with asked as exchange:
-            while isinstance(message := await _next(exchange), words.Events):
-                taken = await self._take(peer_id, message.sizes, await _payload(exchange, words.EVENTS_BYTES_MAX))
-                heard = self._heard.setdefault(peer_id, [])
-                heard += taken.new[: RUMOUR_EVENTS_MAX + 1 - len(heard)]
-            return message, await _payload(exchange, words.IDS_BYTES_MAX)
+            stream = EventStream(exchange)
+            try:
+                async for wires in stream.batches():
+                    taken = await self._take(peer_id, wires)
+                    heard = self._heard.setdefault(peer_id, [])
+                    heard += taken.new[: RUMOUR_EVENTS_MAX + 1 - len(heard)]
+                    stream.took(known=taken.known, new=len(taken.new))
+            except BadEvent as error:
+                self._peers.blame.note(peer_id, Reason.BAD_BATCH, why=str(error))
+                raise
+            assert stream.final is not None  # the batches have come to their end
+            return stream.final, await stream.payload(words.IDS_BYTES_MAX)
 
     async def _push_back(self, peer_id: str, event_ids: Sequence[bytes]) -> None:
         """Hand over what that peer lacks, parents first."""
@@ -234,6 +268,8 @@ class Syncer:
         synced = words.Synced(count=len(clock), fingerprint=clock.fingerprint)
         if (asked.count, asked.fingerprint) == (synced.count, synced.fingerprint):
             return await exchange.send(synced)
+        if asked.count > synced.count + PUSHED_BACK_MAX:
+            self._on_ahead(peer_id)  # for it will not push all that
         if asked.count and not (asked.heads and all(head in clock for head in asked.heads)):
             return await exchange.send(await self._differs())
         if synced.count - asked.count > FAR_EVENTS:
@@ -248,15 +284,23 @@ class Syncer:
         """Send what the asker lacks of the heights that it has, and say in which bands the rest can be fetched."""
         clock = self._ledger.clock
         top = max(map(clock.height_of, asked.heads), default=0)
-        cut = await self._env.executor.run(bands.cut, clock, top + 1)
+        history = await self._bands(top + 1)
         below: Sequence[bytes] | None = ()
-        if synced.count - asked.count > sum(band.count for band in cut):
+        if synced.count - asked.count > sum(band.count for band in history):
             below = await self._env.executor.run(clock.missing_beyond, asked.heads)
         if below is None:
             return await exchange.send(await self._differs())
         await self._stream(exchange, [event_id for event_id in below if clock.height_of(event_id) <= top])
-        promised = [words.Band(band.low, band.high, band.count, band.digest) for band in cut]
+        promised = [words.Band(band.low, band.high, band.count, band.digest) for band in history]
         await exchange.send(words.Synced(count=synced.count, fingerprint=synced.fingerprint, bands=promised))
+
+    async def _bands(self, low: int) -> list[bands.Band]:
+        clock = self._ledger.clock
+        async with self._cutting:
+            key = (clock.fingerprint, low)
+            if self._cut[0] != key:
+                self._cut = (key, await self._env.executor.run(bands.cut, clock, low))
+            return self._cut[1]
 
     async def _differs(self) -> words.Differs:
         clock = self._ledger.clock
@@ -315,7 +359,12 @@ class Syncer:
         push = expect(request, words.Push)
         payload = await exchange.payload_all(words.EVENTS_BYTES_MAX)
         self._check_joined()
-        taken = await self._take(peer_id, push.sizes, payload)
+        try:
+            wires = cut(payload, push.sizes)
+        except BadEvent as error:
+            self._peers.blame.note(peer_id, Reason.BAD_BATCH, why=str(error))
+            raise
+        taken = await self._take(peer_id, wires)
         self._peers.blame.note(peer_id, Reason.ORPHAN, len(taken.waiting))
         # Only of a push: what was asked for of several peers may well come twice.
         self._peers.blame.note_pushed(peer_id, taken.known, len(self._ledger.clock))
@@ -358,17 +407,10 @@ class Syncer:
 
     # -- taking ----------------------------------------------------------------------------------------------
 
-    async def _take(self, peer_id: str, sizes: Sequence[int], payload: bytes) -> Taken:
-        blame = self._peers.blame
-        pause_s = blame.pause_s(peer_id)
+    async def _take(self, peer_id: str, wires: Sequence[bytes]) -> Taken:
+        pause_s = self._peers.blame.pause_s(peer_id)
         if pause_s:
             raise Busy("Too much of what this peer sent was refused.", retry_after_s=pause_s)
-        try:
-            wires = cut(payload, sizes)
-        except BadEvent as error:
-            blame.note(peer_id, Reason.BAD_BATCH, why=str(error))
-            raise
-
         return await self._admit(await self._env.executor.run(self._ledger.check, wires), peer_id)
 
     async def _admit(self, checked: Checked, peer_id: str) -> Taken:
@@ -383,7 +425,20 @@ class Syncer:
         return taken
 
     async def _fetch_block(self, peer_id: str, cid: bytes) -> bytes | None:
-        """A block from that peer; None if it has none or fails."""
+        """A block from that peer, or from whoever is being asked for it already; None if it has none or fails."""
+        while (under_way := self._blocks.get(cid)) is not None:
+            await under_way.came.wait()
+            if under_way.data is not None:
+                return under_way.data
+        under_way = self._blocks[cid] = _Block()
+        try:
+            under_way.data = await self._ask_block(peer_id, cid)
+            return under_way.data
+        finally:
+            del self._blocks[cid]
+            under_way.came.set()
+
+    async def _ask_block(self, peer_id: str, cid: bytes) -> bytes | None:
         try:
             answer, data = await self._peers.ask(peer_id, words.METADATA, words.WantBlock(cid=cid), timeout_s=ANSWER_S)
         except P2PNodeError as error:
@@ -395,18 +450,6 @@ class Syncer:
             self._peers.blame.note(peer_id, Reason.FALSE_BLOCK)
             return None
         return data
-
-
-async def _next(exchange: Exchange) -> Message:
-    with trio.move_on_after(ANSWER_S):
-        return await exchange.receive()
-    raise Timeout(f"{exchange.peer_id} fell silent in a sync.")
-
-
-async def _payload(exchange: Exchange, bytes_max: int) -> bytes:
-    with trio.move_on_after(ANSWER_S):
-        return await exchange.payload_all(bytes_max)
-    raise Timeout(f"{exchange.peer_id} fell silent in a sync.")
 
 
 def _by_count(ids: Sequence[bytes], counts: Sequence[int], *, rest: bool = False) -> list[list[bytes]]:

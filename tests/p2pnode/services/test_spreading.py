@@ -5,8 +5,10 @@ import trio
 
 from bootstrap.identity import Identity
 from p2pnode.core.event import Position, compose, mint_session
+from p2pnode.env import Rng
+from p2pnode.errors import Busy
 from p2pnode.services import spreading
-from p2pnode.services.spreading import Spreader, batches
+from p2pnode.services.spreading import Rumours, Spreader, batches
 
 ME = Identity.from_seed(bytes(32))
 
@@ -106,3 +108,86 @@ async def test_an_outbox_is_bounded_and_keeps_the_newest(monkeypatch, autojump_c
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert sent == [7, 8, 9]
+
+
+@pytest.mark.trio
+async def test_who_is_busy_is_left_alone_for_as_long_as_it_asks(autojump_clock):
+    pushed_at = []
+
+    async def push(peer_id, events):
+        pushed_at.append(trio.current_time())
+        if len(pushed_at) == 1:
+            raise Busy("later", retry_after_s=7)
+        return [e.id for e in events]
+
+    spreader = Spreader(push)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spreader.run)
+        spreader.spread(event(0), ["p"])
+        await trio.sleep(1)
+        assert spreader.busy_with("p")
+        spreader.spread(event(1), ["p"])
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert len(pushed_at) == 2
+    assert pushed_at[1] - pushed_at[0] == pytest.approx(7)
+
+
+class Gossip:
+    """A node's rumours, and what came of them."""
+
+    def __init__(self, members):
+        self.pushed, self.compared = [], []
+        self.rumours = Rumours(Rng(1), lambda: members, self.push, self.compare)
+
+    async def push(self, peer_id, events):
+        self.pushed += [(peer_id, e.id) for e in events]
+        return []
+
+    async def compare(self, peer_id):
+        self.compared.append(peer_id)
+        await trio.sleep(1)
+
+    async def settle(self):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.rumours.run)
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+
+
+MEMBERS = [f"member-{n}" for n in range(9)]
+
+
+@pytest.mark.trio
+async def test_news_goes_once_to_a_few_and_never_back(autojump_clock):
+    gossip = Gossip([ME.peer_id, *MEMBERS])
+    events = [event(n) for n in range(20)]
+    for one in events:
+        gossip.rumours.heard([one], MEMBERS[3])
+    await gossip.settle()
+    told = {one.id: [peer for peer, event_id in gossip.pushed if event_id == one.id] for one in events}
+    assert all(2 <= len(peers) <= spreading.RUMOUR_PEERS for peers in told.values())
+    everybody = {peer for peers in told.values() for peer in peers}
+    assert not everybody & {MEMBERS[3], ME.peer_id}, "neither its source nor its author"
+    assert len(everybody) == 8
+    assert gossip.compared == []
+
+
+@pytest.mark.trio
+async def test_much_news_is_compared_once_at_a_time_with_each(autojump_clock):
+    gossip = Gossip(MEMBERS[:2])
+    news = [event(n) for n in range(spreading.RUMOUR_EVENTS_MAX + 1)]
+    for _ in range(3):
+        gossip.rumours.heard(news, "source")
+    await gossip.settle()
+    assert sorted(gossip.compared) == MEMBERS[:2]
+    assert gossip.pushed == []
+
+
+@pytest.mark.trio
+async def test_no_news_and_nobody_to_tell_cost_nothing(autojump_clock):
+    for members, events in ((MEMBERS, []), (["source"], [event(0)]), ([], [event(0)])):
+        gossip = Gossip(members)
+        gossip.rumours.heard(events, "source")
+        await gossip.settle()
+        assert (gossip.pushed, gossip.compared) == ([], [])

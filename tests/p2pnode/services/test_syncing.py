@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import sqlite3
 
@@ -13,8 +14,8 @@ from p2pnode.core.cid import record_cid
 from p2pnode.core.conduct import Reason
 from p2pnode.core.event import compose, mint_session
 from p2pnode.core.model import Manifest
-from p2pnode.errors import IntegrityError, P2PNodeError, PeerLost
-from p2pnode.services import catching_up, syncing
+from p2pnode.errors import IntegrityError, P2PNodeError, PeerLost, Timeout
+from p2pnode.services import catching_up, event_stream, syncing
 from p2pnode.services.ledger import Saying
 from protocols import metadata as words
 from protocols.metadata import METADATA
@@ -531,3 +532,100 @@ async def test_a_manifest_that_one_disk_lost_is_an_error_until_the_next_sync(swa
     assert (ledger.lost_blocks, ledger.incomplete) == ([], 0)
     assert ledger.catalog.dataset("flights").version == cid
     assert await ledger.block(cid) == block
+
+
+# -- patience --
+
+
+async def test_an_answerer_that_drips_is_given_up_as_soon_as_one_that_is_silent(swarm, autojump_clock):
+    one, liar = await lonely(swarm, 2)
+    events = await write(liar, 40)
+
+    async def drip(peer_id, request, exchange, _):
+        for event in events:
+            await trio.sleep(3)
+            await exchange.send(words.Events(sizes=[len(event.wire)]), event.wire)
+
+    await meddle(liar, words.Sync, drip)
+    started = trio.current_time()
+    with pytest.raises(Timeout):
+        await sync(one, liar)
+    assert trio.current_time() - started < event_stream.PATIENCE_S + 1
+    assert events[2].id in one.metadata.clock, "what came until then counts"
+
+
+async def test_who_sends_what_everybody_knows_is_not_listened_to_for_long(swarm, autojump_clock, monkeypatch):
+    monkeypatch.setattr(event_stream, "KNOWN_MAX", 100)
+    one, liar = await lonely(swarm, 2)
+    meddled = Endless(liar)
+    await write(liar, 30)
+
+    async def endless(peer_id, request, exchange, honest):
+        await meddled(peer_id, words.WantBand(low=0, high=1 << 40), exchange, honest)
+
+    await meddle(liar, words.Sync, endless)
+    with trio.fail_after(30), pytest.raises(PeerLost, match="known here"):
+        await sync(one, liar)
+    assert meddled.sent < 2000
+
+
+async def test_a_node_that_is_far_ahead_is_asked_rather_than_left_to_push(swarm, autojump_clock, monkeypatch):
+    monkeypatch.setattr("p2pnode.services.metadata.ANTI_ENTROPY_S", 1e9)
+    monkeypatch.setattr(syncing, "PUSHED_BACK_MAX", 20)
+    one, other = await swarm.founded(2)
+    await write(one, 21)
+    await sync(one, other)
+    await trio.sleep(1)
+    assert one.state == other.state
+
+
+async def test_one_cut_of_the_history_serves_a_crowd_of_newcomers(swarm, autojump_clock, monkeypatch, small_bands):
+    nodes, newcomer = await far_behind(swarm)
+    cuts = 0
+    real = bands.cut
+
+    def cut(*args):
+        nonlocal cuts
+        cuts += 1
+        return real(*args)
+
+    monkeypatch.setattr(bands, "cut", cut)
+    crowd = [newcomer, *[await swarm.node(number, run=False) for number in (10, 11, 12)]]
+    async with trio.open_nursery() as nursery:
+        for one in crowd:
+            nursery.start_soon(one.metadata.greet, nodes[0].peer_id)
+    assert {one.state for one in crowd} == {nodes[0].state}
+    assert cuts == 1
+
+
+async def test_a_block_that_is_under_way_is_not_asked_for_again(swarm, autojump_clock):
+    """Unless whoever was asked does not give it."""
+    nodes = await lonely(swarm, 4)
+    asked = []
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    cid = record_cid(block)
+    ledger = nodes[0].metadata.ledger
+    define = await ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    version = await ledger.write(records.VERSION, "ds-1", records.version_body(records.Version(cid)), [block])
+
+    async def slow(peer_id, request, exchange, honest, *, me):
+        asked.append(me)
+        await trio.sleep(1)
+        if me == 0:
+            await exchange.send(words.Block(cid=cid, found=False))
+        else:
+            await exchange.send(words.Block(cid=cid), block)
+
+    for number, node in enumerate(nodes[:3]):
+        await meddle(node, words.WantBlock, functools.partial(slow, me=number))
+    push = words.Push(sizes=[len(define.wire), len(version.wire)], wide=True)
+
+    async def tell(node):
+        await node.peers.ask(nodes[3].peer_id, METADATA, push, define.wire + version.wire)
+
+    async with trio.open_nursery() as nursery:
+        for node in nodes[:3]:
+            nursery.start_soon(tell, node)
+            await trio.sleep(0.1)
+    assert asked == [0, 1]
+    assert version.id in nodes[3].metadata.clock
