@@ -105,7 +105,6 @@ class EventIndex:
         """A row for an event that has none. Returns it."""
         row = len(self.height)
         self._digests += event_id[-DIGEST_BYTES:]
-        self._find_by(event_id, row)
         self.height.append(height)
         self.session.append(session)
         self.sequence.append(sequence)
@@ -114,6 +113,8 @@ class EventIndex:
         self.cleared.append(cleared)
         self._pasts.extend(past)
         self.past_end.append(len(self._pasts))
+        # Last, so that a thread that finds the row finds all of it.
+        self._find_by(event_id, row)
         return row
 
     def _find_by(self, event_id: bytes, row: int) -> None:

@@ -35,7 +35,7 @@ from p2pnode.core.event import (
 )
 from p2pnode.core.model import Manifest
 from p2pnode.env import Env
-from p2pnode.errors import IntegrityError, P2PNodeError, RoleError, UsageError
+from p2pnode.errors import IntegrityError, P2PNodeError, RoleError, StorageFailed, UsageError
 from p2pnode.services.manifests import Manifests
 from p2pnode.services.replay import Replay, fold, keep, replay, worth
 from p2pnode.storage.event_log import CHECKED, EventLog
@@ -204,25 +204,40 @@ class Ledger:
                 await self._grown.wait()
                 self._grown = trio.Event()
                 genesis = self.clock.genesis
-                # From the disk, not from the clock and the catalog in use, which go on changing.
-                found = await self._env.executor.run(replay, self._log, genesis, self._read, self.manifest)
+                try:
+                    # From the disk, not from the clock and the catalog in use, which go on changing.
+                    found = await self._env.executor.run(replay, self._log, genesis, self._read, self.manifest)
+                except P2PNodeError as error:
+                    # Whoever writes next is told; what is known here can still be asked for.
+                    log.error("log_unreadable", why=error.message)
+                    return
                 await self._checkpoint(found)
 
     async def _look_through(self) -> None:
         """Check the rows that a checkpoint stood for at the opening: damage is found while others still have them."""
         place, rows = 0, 0
         while rows < self._unread_rows:
-            place, damaged = await self._env.executor.run(self._log.unsound, place)
+            try:
+                place, damaged = await self._env.executor.run(self._log.unsound, place)
+            except P2PNodeError as error:
+                log.error("log_unreadable", why=error.message)
+                return
             await self._lose(damaged)
             rows += CHECKED
             await trio.sleep(LOOK_PAUSE_S)
 
     async def _lose(self, event_ids: Sequence[bytes]) -> None:
         """These events of the clock are damaged on disk: out of the way with them, so that they can come again."""
-        if event_ids:
-            log.error("events_damaged", damaged=len(event_ids))
-            self._missing.update(event_ids)
+        if not event_ids:
+            return
+        log.error("events_damaged", damaged=len(event_ids))
+        try:
             await self._log.set_aside(event_ids)
+        except StorageFailed as error:
+            # They are found again when somebody asks for them.
+            log.error("damage_not_set_aside", why=error.message)
+        else:
+            self._missing.update(event_ids)
 
     async def _checkpoint(self, found: Replay) -> None:
         # A disk that refuses is asked again when the log has grown as much once more.

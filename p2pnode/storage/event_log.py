@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -184,6 +185,9 @@ class EventLog:
             disk.sync_dir(path.parent)
         except OSError as error:
             log.warning("checkpoint_not_kept", why=str(error))
+            # What was written of it may be what fills the disk.
+            with suppress(OSError):
+                disk.unlink(fresh)
             return False
         return True
 
