@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 
 import structlog
 import trio
@@ -115,26 +116,37 @@ class Guard:
         """Answer request after request. True if the stream came to a proper end."""
         patience_s = FIRST_REQUEST_S
         crowded = self._streams[place] > STREAMS_MAX
-        while True:
-            with trio.move_on_after(patience_s) as bound:
-                request = await exchange.next_request()
-            if bound.cancelled_caught:
-                if patience_s == FIRST_REQUEST_S:
-                    self._blame.note(exchange.peer_id, Reason.SILENT, protocol=spec.name)
-                return patience_s != FIRST_REQUEST_S
-            if request is None:
-                return True
-            crowded = crowded and self._streams[place] > STREAMS_MAX
-            if isinstance(request, UnknownVerb):
-                self._blame.note(exchange.peer_id, Reason.UNKNOWN_VERB, protocol=spec.name, verb=request.verb)
-                await exchange.send(Error(code=UNKNOWN_VERB, message=f"{spec.name} knows no verb {request.verb!r}"))
-            elif busy := self._busy(spec, exchange.peer_id, crowded=crowded):
-                await exchange.send(_as_message(busy))
-            else:
-                await self._answer(spec, handlers, exchange, request)
-            if exchange.owes_payload or self._blame.is_dropped(exchange.peer_id):
-                return False
-            patience_s = CROWDED_IDLE_S if crowded else IDLE_S
+        # One scope for all its rests: entering one costs as much as a small answer.
+        with trio.move_on_after(patience_s) as rest:
+            while (request := await exchange.next_request()) is not None and not rest.cancel_called:
+                rest.deadline = inf
+                crowded = crowded and self._streams[place] > STREAMS_MAX
+                await self._answer_one(spec, handlers, exchange, request, crowded=crowded)
+                if exchange.owes_payload or self._blame.is_dropped(exchange.peer_id):
+                    return False
+                patience_s = CROWDED_IDLE_S if crowded else IDLE_S
+                rest.deadline = trio.current_time() + patience_s
+            return True
+        if patience_s == FIRST_REQUEST_S:
+            self._blame.note(exchange.peer_id, Reason.SILENT, protocol=spec.name)
+        return patience_s != FIRST_REQUEST_S
+
+    async def _answer_one(
+        self,
+        spec: ProtocolSpec,
+        handlers: Mapping[type[Message], Handler],
+        exchange: Exchange,
+        request: Received | UnknownVerb,
+        *,
+        crowded: bool,
+    ) -> None:
+        if isinstance(request, UnknownVerb):
+            self._blame.note(exchange.peer_id, Reason.UNKNOWN_VERB, protocol=spec.name, verb=request.verb)
+            await exchange.send(Error(code=UNKNOWN_VERB, message=f"{spec.name} knows no verb {request.verb!r}"))
+        elif busy := self._busy(spec, exchange.peer_id, crowded=crowded):
+            await exchange.send(_as_message(busy))
+        else:
+            await self._answer(spec, handlers, exchange, request)
 
     def _busy(self, spec: ProtocolSpec, peer_id: str, *, crowded: bool) -> errors.Busy | None:
         """Why nothing of that peer's is answered just now."""
@@ -165,6 +177,8 @@ class Guard:
                 answer = Error(code=UNKNOWN_VERB, message=f"this node does not answer {message.verb()!r}")
             else:
                 await handler(exchange.peer_id, message, exchange)
+                if exchange.reusable:
+                    return  # it has answered, as it should
                 answer = Error(code="internal", message=_NO_ANSWER)
         except errors.PeerLost:
             # Either the asker is gone, or a third peer of whom the handler wanted something: the next line
@@ -184,7 +198,7 @@ class Guard:
         try:
             await exchange.send(answer)
         except LocalProtocolError:
-            return  # the handler has answered, as it should
+            return  # it has answered, and left something of the asker's unread
         if answer.message is _NO_ANSWER:
             self._blame.note(exchange.peer_id, Reason.FAILED)
             _log.error(_NO_ANSWER, protocol=spec.name, verb=message.verb())

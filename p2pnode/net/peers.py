@@ -148,18 +148,14 @@ class Peers:
         """
         with trio.move_on_after(float("inf") if timeout_s is None else timeout_s) as deadline:
             known = self._entry(peer_id)
-            async with known.slots.setdefault(spec.protocol_id, trio.Semaphore(self._streams_max)):
-                exchange = await self._stream(peer_id, spec)
-                exchange.bounded = timeout_s is not None
-                try:
-                    await exchange.send(request, payload)
-                    yield exchange
-                finally:
-                    if exchange.nonsense:
-                        self.blame.note(peer_id, Reason(exchange.nonsense), protocol=spec.name)
-                    await self._give_back(known, spec, exchange)
+            exchange = await self._begin(known, peer_id, spec, request, payload)
+            exchange.bounded = timeout_s is not None
+            try:
+                yield exchange
+            finally:
+                await self._end(known, spec, exchange)
         if deadline.cancelled_caught:
-            raise errors.Timeout(f"{peer_id} did not answer {request.verb()} within {timeout_s:g} s")
+            raise _too_late(peer_id, request, timeout_s)
 
     async def ask(
         self,
@@ -174,15 +170,23 @@ class Peers:
 
         Raises the error that the peer answered, PeerLost, Timeout, LocalProtocolError.
         """
-        async with self.exchange(peer_id, spec, request, payload, timeout_s=timeout_s) as exchange:
-            asked_at = self._clock.now()
-            reply = await exchange.receive()
-            if spec.name == _QUICK_PROTOCOL:
-                self._measured(peer_id, self._clock.now() - asked_at)
-            if not exchange.payload_bytes:
-                return reply, b""
-            # The protocol's own table bounds what a peer may announce.
-            return reply, await exchange.payload_all(exchange.payload_bytes)
+        # What `exchange` does, without its context manager: most of what a swarm says passes here.
+        with trio.move_on_after(float("inf") if timeout_s is None else timeout_s):
+            known = self._entry(peer_id)
+            exchange = await self._begin(known, peer_id, spec, request, payload)
+            exchange.bounded = timeout_s is not None
+            try:
+                asked_at = self._clock.now()
+                reply = await exchange.receive()
+                if spec.name == _QUICK_PROTOCOL:
+                    self._measured(peer_id, self._clock.now() - asked_at)
+                if not exchange.payload_bytes:
+                    return reply, b""
+                # The protocol's own table bounds what a peer may announce.
+                return reply, await exchange.payload_all(exchange.payload_bytes)
+            finally:
+                await self._end(known, spec, exchange)
+        raise _too_late(peer_id, request, timeout_s)
 
     # -- streams
     # -------------------------------------------------------------------------------------------------
@@ -192,6 +196,44 @@ class Peers:
         if self.blame.is_dropped(peer_id):
             await self.blame.show_out(peer_id)
             raise errors.PeerLost(f"{peer_id} is dropped for a while: too much of what it sent was refused")
+
+    async def _begin(
+        self,
+        known: _Known,
+        peer_id: str,
+        spec: ProtocolSpec,
+        request: Message,
+        payload: bytes | bytearray | memoryview,
+    ) -> Exchange:
+        """An exchange whose request is on its way; it must be given to `_end`."""
+        slots = known.slots.get(spec.protocol_id)
+        if slots is None:
+            slots = known.slots[spec.protocol_id] = trio.Semaphore(self._streams_max)
+        try:
+            slots.acquire_nowait()  # nearly always, and without a pass through the loop
+        except trio.WouldBlock:
+            await slots.acquire()
+        try:
+            exchange = await self._stream(peer_id, spec)
+        except BaseException:
+            slots.release()
+            raise
+        try:
+            await exchange.send(request, payload)
+        except BaseException:
+            await self._end(known, spec, exchange)
+            raise
+        return exchange
+
+    async def _end(self, known: _Known, spec: ProtocolSpec, exchange: Exchange) -> None:
+        """Keep the stream for the next exchange if this one came to its end, else give it up."""
+        if exchange.nonsense:
+            self.blame.note(exchange.peer_id, Reason(exchange.nonsense), protocol=spec.name)
+        known.slots[spec.protocol_id].release()
+        if exchange.reusable:
+            known.idle.setdefault(spec.protocol_id, []).append(_Idle(exchange, self._clock.now()))
+        else:
+            await exchange.reset()
 
     async def _stream(self, peer_id: str, spec: ProtocolSpec) -> Exchange:
         await self._keep_out(peer_id)
@@ -209,12 +251,6 @@ class Peers:
         except StreamBroken as error:
             raise errors.PeerLost(f"{peer_id}: {error}") from error
         return Exchange(stream, spec, Side.ASKER)
-
-    async def _give_back(self, known: _Known, spec: ProtocolSpec, exchange: Exchange) -> None:
-        if exchange.reusable:
-            known.idle.setdefault(spec.protocol_id, []).append(_Idle(exchange, self._clock.now()))
-        else:
-            await exchange.reset()
 
     async def _connect(self, peer_id: str) -> None:
         """Dial unless connected; of many callers at once one dials and the others wait for what comes of it."""
@@ -277,3 +313,7 @@ class Peers:
         known = self._entry(peer_id)
         before = known.rtt_s
         known.rtt_s = seconds if before is None else before + RTT_WEIGHT * (seconds - before)
+
+
+def _too_late(peer_id: str, request: Message, timeout_s: float | None) -> errors.Timeout:
+    return errors.Timeout(f"{peer_id} did not answer {request.verb()} within {timeout_s:g} s")

@@ -94,7 +94,7 @@ class SimNetwork:
         self._links[source, target] = link
 
     def link(self, source: str, target: str) -> Link:
-        return self._links.get((source, target), self.conditions)
+        return self._links.get((source, target), self.conditions) if self._links else self.conditions
 
     def block(self, source: str, target: str, *, both: bool = True) -> None:
         """Nothing passes from `source` to `target` (and back) any more."""
