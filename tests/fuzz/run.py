@@ -1,8 +1,9 @@
 """Feeds every parser with accidents, and says which it did not stand.
 
 A case is its target, its seed and its number: `python -m tests.fuzz --target event --seed 0 --case 4711` runs that one
-again, with a traceback. A run prints one JSON line with its figures and fails if anything but a parser's own refusal
-left it, if a case took more than CASE_CPU_S of processor time, or if memory grew after the first fifth.
+again, with a traceback. One case in STREAMS_SHARE goes through a whole node instead (target `streams`). A run prints
+one JSON line with its figures and fails if anything but a parser's own refusal left it, if a case took more than
+CASE_CPU_S of processor time, if memory grew after the first fifth, or if the node's loop was not free.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import Any
 
 import psutil
 
+from tests.fuzz import streams
 from tests.fuzz.targets import TARGETS, Target
 
 #: Processor seconds for one case: a thousand times what any takes. Not wall time, which others on the machine spend.
@@ -34,6 +37,11 @@ CASE_CPU_S = 5.0
 HANG_S = 120.0
 #: Memory may grow by this much after the first fifth of the cases.
 GROWTH_MAX = 0.05
+#: One case in so many is told to a whole node.
+STREAMS_SHARE = 50
+STREAMS = "streams"
+#: The node's loop must be free again after so long, for 99 of 100 steps. Lag reads as death to peers.
+STEP_P99_S = 0.05
 #: Cases of one target in a row, so that each has its turn early.
 TURN = 200
 #: Failures of one target that are told; the rest are likely the same ones.
@@ -88,7 +96,7 @@ def run(seed: int, cases: int, targets: Iterable[Target] = TARGETS) -> Tally:
     """So many cases, shared out among the targets."""
     chosen = list(targets)
     total = sum(target.share for target in chosen)
-    left = {target.name: max(1, cases * target.share // total) for target in chosen}
+    left = {target.name: max(1, int(cases * target.share / total)) for target in chosen}
     numbers: Counter[str] = Counter()
     tally = Tally()
     warm_at = sum(left.values()) // 5
@@ -144,35 +152,76 @@ def main(argv: list[str] | None = None) -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     arguments.add_argument("--cases", type=int, default=10_000)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--target", choices=[target.name for target in TARGETS])
+    arguments.add_argument("--target", choices=[*(target.name for target in TARGETS), STREAMS])
     arguments.add_argument("--case", type=int)
     wanted = arguments.parse_args(argv)
     chosen = [target for target in TARGETS if wanted.target in (None, target.name)]
-    if wanted.case is not None:
+    if wanted.case is not None and chosen:
         return _again(chosen[0], wanted.seed, wanted.case)
     started = time.perf_counter()
-    tally = run(wanted.seed, wanted.cases, chosen)
+    report: dict[str, Any] = {"ok": True, "seed": wanted.seed, "cases": 0, "failures": []}
+    if chosen:
+        _add(report, _parsers(wanted.seed, wanted.cases, chosen))
+    if wanted.target in (None, STREAMS):
+        count = 1 if wanted.case is not None else max(10, wanted.cases // (STREAMS_SHARE if chosen else 1))
+        _add(report, _streams(wanted.seed, wanted.case or 0, count))
+    report |= {
+        "ok": not report["failures"],
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+    }
+    print(json.dumps(report))
+    for failure in report["failures"]:
+        print(failure, file=sys.stderr)
+    return 0 if report["ok"] else 1
+
+
+def _add(report: dict[str, Any], part: dict[str, Any]) -> None:
+    summed = {"cases": report["cases"] + part["cases"], "failures": report["failures"] + part["failures"]}
+    report |= {**part, **summed}
+
+
+def _parsers(seed: int, cases: int, chosen: list[Target]) -> dict[str, Any]:
+    tally = run(seed, cases, chosen)
     growth = tally.end_bytes / tally.warm_bytes - 1
-    if growth > GROWTH_MAX:
-        tally.failures.append(f"memory grew by {growth:.1%}: {tally.warm_bytes} -> {tally.end_bytes} bytes")
-    report = {
-        "ok": not tally.failures,
-        "seed": wanted.seed,
+    return {
         "cases": tally.cases,
+        "failures": tally.failures + _grown("the parsers", tally.warm_bytes, tally.end_bytes),
         "accepted": sum(tally.accepted.values()),
         "refused": sum(tally.refused.values()),
-        "seconds": round(time.perf_counter() - started, 1),
         "slowest_cpu_s": round(tally.slowest_s, 3),
         "slowest": tally.slowest,
         "memory_growth": round(growth, 4),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         "accepted_by_target": dict(tally.accepted),
-        "failures": tally.failures,
     }
-    print(json.dumps(report))
-    for failure in tally.failures:
-        print(failure, file=sys.stderr)
-    return 0 if not tally.failures else 1
+
+
+def _streams(seed: int, first: int, count: int) -> dict[str, Any]:
+    warm = streams.run(seed, first, -(-count // 5))
+    before = memory()
+    rest = streams.run(seed, first + warm.cases, count - warm.cases)
+    after = memory()
+    again = f"\n    python -m tests.fuzz --target {STREAMS} --seed {seed} --case …"
+    steps = sorted([*warm.steps_s, *rest.steps_s])
+    p99_s = steps[len(steps) * 99 // 100]
+    failures = [failure + again for failure in [*warm.failures, *rest.failures]] + _grown("the node", before, after)
+    if p99_s > STEP_P99_S:
+        failures.append(f"the loop was not free for {p99_s:.3f} s in one step of a hundred")
+    return {
+        "cases": warm.cases + rest.cases,
+        "failures": failures,
+        "stream_cases": warm.cases + rest.cases,
+        "stream_answers": warm.answered + rest.answered,
+        "stream_refusals": sum(warm.blamed.values()) + sum(rest.blamed.values()),
+        "stream_memory_growth": round(after / before - 1, 4),
+        "loop_step_p99_ms": round(p99_s * 1000, 3),
+        "loop_step_max_ms": round(steps[-1] * 1000, 1),
+    }
+
+
+def _grown(who: str, before: int, after: int) -> list[str]:
+    growth = after / before - 1
+    return [f"{who}: memory grew by {growth:.1%}, from {before} to {after} bytes"] if growth > GROWTH_MAX else []
 
 
 def _again(target: Target, seed: int, number: int) -> int:

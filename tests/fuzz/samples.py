@@ -34,6 +34,12 @@ ANN, BOB = Identity.from_seed(b"a" * 32), Identity.from_seed(b"b" * 32)
 SESSION = mint_session(bytes(range(16)))
 ADDRESS = f"/ip4/192.0.2.7/tcp/4001/p2p/{ANN.peer_id}"
 WALL = 1_700_000_000
+#: Names that the golden vectors use.
+VECTOR_GENESIS = b"\x01\x71\x12\x20" + bytes(range(32))
+VECTOR_PEERS = (
+    b"12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
+    b"12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5",
+)
 
 
 @dataclass(frozen=True, slots=True)

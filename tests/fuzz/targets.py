@@ -10,9 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from random import Random
-from tempfile import mkdtemp
 from typing import Any
 
 import libipld
@@ -23,7 +21,7 @@ from bootstrap.errors import IdentityError
 from bootstrap.identity import base58_decode, base58_encode, decode_seed, encode_seed, peer_id_of, public_key_of
 from p2pnode.api.config import DistributedConfig
 from p2pnode.api.home import API_FILE, read_api_file, running_node
-from p2pnode.core import records, tickets
+from p2pnode.core import reconcile, records, tickets
 from p2pnode.core.catalog import Catalog
 from p2pnode.core.cid import BadContentId, cid_text, parse_cid, record_cid
 from p2pnode.core.clock import MerkleClock, Verdict
@@ -33,7 +31,15 @@ from p2pnode.core.receipts import decode_draft, read_receipt
 from p2pnode.core.schema import columns_of, plain_schema, schema_bytes, schema_of_bytes
 from p2pnode.core.unixfs import cid_of_outline
 from p2pnode.env import LocalDisk
-from p2pnode.errors import AddressError, ConfigError, IntegrityError, SchemaMismatch, Unauthorized, UsageError
+from p2pnode.errors import (
+    AddressError,
+    ConfigError,
+    IntegrityError,
+    SchemaMismatch,
+    StorageFailed,
+    Unauthorized,
+    UsageError,
+)
 from p2pnode.query import frames as worker
 from p2pnode.storage.listen_port import keep_ports, kept_listen
 from protocols.codec import decode_body, decode_envelope, encode
@@ -41,7 +47,8 @@ from protocols.errors import RemoteProtocolError
 from protocols.frame import FrameReader, frame, uvarint
 from protocols.machine import Closed, Link, NeedData, Payload, PayloadEnd, Received, Side, UnknownVerb
 from protocols.message import Error
-from tests.fuzz import samples
+from tests.fuzz import logs, samples
+from tests.fuzz.logs import home
 from tests.fuzz.mutate import CBOR, EDGES, MSGPACK, WORDS, Format, mutate
 
 
@@ -50,7 +57,7 @@ class Target:
     """`make` a case, `read` it; `read` raises one of `refusals` or nothing. `share`: how many of a run's cases."""
 
     name: str
-    share: int
+    share: float
     make: Callable[[Random], bytes]
     read: Callable[[bytes], None]
     refusals: tuple[type[Exception], ...]
@@ -291,6 +298,53 @@ def _read_draft(data: bytes) -> None:
     same(decode_draft(again, _anybody).encode(), again)
 
 
+# -- comparing
+
+
+@cache
+def _clock() -> MerkleClock:
+    """A small one, with several authors' leaves."""
+    clock = MerkleClock(samples.GENESIS.id)
+    clock.add_block(record_cid(samples.BLOCK))
+    for event in samples.EVENTS:
+        clock.add(event)
+    return clock
+
+
+def _make_comparison(rng: Random) -> bytes:
+    """A length of digests, the digests, and ids and flags in answer."""
+    digests = reconcile.digests(_clock(), b"salt")
+    ids = reconcile.pack(rng.sample([event.id for event in samples.EVENTS], 5)) + rng.randbytes(32 * rng.randint(0, 2))
+    digests = rng.choice((digests, rng.randbytes(len(digests)), rng.randbytes(8 << rng.randint(0, 4))))
+    digests = mutate(rng, digests, ids, None) if rng.random() < 0.3 else digests
+    ids = mutate(rng, ids, digests, None) if rng.random() < 0.3 else ids
+    return min(len(digests), 65535).to_bytes(2, "big") + digests + bytes((rng.randrange(256),)) + ids
+
+
+def _read_comparison(data: bytes) -> None:
+    length = int.from_bytes(data[:2], "big")
+    digests, flags, ids = data[2 : 2 + length], data[2 + length : 3 + length], data[3 + length :]
+    clock = _clock()
+    others = reconcile.unpack(ids)
+    same(reconcile.pack(others), ids)
+    bits = reconcile.unpack_flags(flags, 8)
+    same(reconcile.pack_flags(bits), flags)
+    inquiry = reconcile.Inquiry(clock, b"salt", digests)
+    named = sum(len(leaves) for _, leaves in inquiry.groups)
+    inquiry.hear((bits * named)[:named], [others for _ in inquiry.groups])
+    for _ in range(reconcile.ROUNDS_MAX + 2):
+        probes = inquiry.probes()
+        if not probes:
+            break
+        inquiry.learn((bits * len(probes))[: len(probes)])
+    else:
+        raise AssertionError("an inquiry that goes on for ever")
+    mine = reconcile.leaves_by_bucket(clock, b"salt", inquiry.bits)
+    answer = reconcile.compare(clock, [(number, others) for number, _ in inquiry.groups], mine, others)
+    same([event_id in clock for event_id in [*inquiry.lacking, *answer.lacking]].count(False), 0)
+    reconcile.beyond(clock, [one for one in others if one in clock], [one for one in inquiry.common if one in clock])
+
+
 # -- content ids and holdings
 
 
@@ -352,35 +406,29 @@ def _read_address(data: bytes) -> None:
         same(parser(str(found)), found)
 
 
-@cache
-def _home() -> Path:
-    """A scratch home for parsers that read files."""
-    return Path(mkdtemp(prefix="p2pnode-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-
-
 _LISTEN = ("/ip4/127.0.0.1/tcp/0", "/ip6/::1/tcp/0", "/ip4/127.0.0.1/tcp/4001")
 
 
 def _read_ports(data: bytes) -> None:
-    (_home() / "ports.json").write_bytes(data)
-    for text in kept_listen(LocalDisk(), _home(), _LISTEN):
+    (home() / "ports.json").write_bytes(data)
+    for text in kept_listen(LocalDisk(), home(), _LISTEN):
         parse_listen(text)
-    (_home() / "ports.json").write_bytes(data)
-    keep_ports(LocalDisk(), _home(), _LISTEN[:1], ["/ip4/127.0.0.1/tcp/4001"])
+    (home() / "ports.json").write_bytes(data)
+    keep_ports(LocalDisk(), home(), _LISTEN[:1], ["/ip4/127.0.0.1/tcp/4001"])
 
 
 def _read_api_file(data: bytes) -> None:
-    (_home() / API_FILE).write_bytes(data)
-    read_api_file(_home())
-    running_node(_home())
+    (home() / API_FILE).write_bytes(data)
+    read_api_file(home())
+    running_node(home())
 
 
 def _read_config(data: bytes) -> None:
-    file = _home() / "config.toml"
+    file = home() / "config.toml"
     file.write_bytes(data)
     config = DistributedConfig.load(file=file)
     config.values()
-    config.to_settings(_home())
+    config.to_settings(home())
 
 
 # -- the SQL worker's frames
@@ -428,5 +476,7 @@ TARGETS: tuple[Target, ...] = (
     Target("ports file", 1, _from(WORDS, samples.PORTS_FILE), _read_ports, ()),
     Target("api file", 1, _from(WORDS, samples.API_FILE), _read_api_file, ()),
     Target("config file", 1, _from(WORDS, samples.CONFIG_FILE), _read_config, (ConfigError, AddressError)),
+    Target("comparison", 4, _make_comparison, _read_comparison, (reconcile.BadAnswer,)),
+    Target("log file", 0.2, logs.make, logs.read, (IntegrityError, StorageFailed)),
     Target("sql worker", 3, _from(_WORKER_HEADS, _WORKER), _read_worker, (worker.Nonsense,)),
 )
