@@ -96,6 +96,7 @@ def local_up(
 
 @sim.command("world")
 def world(
+    context: typer.Context,
     seeds: Annotated[str, typer.Option(metavar="A..B", help="Seeds to run, both inclusive.")] = "1..40",
     nodes: Annotated[int, typer.Option(metavar="N", min=3, max=200, help="Members of each swarm.")] = 20,
     faults: Annotated[
@@ -111,7 +112,8 @@ def world(
       p2pnode sim world --seeds 17 --drop 3,7
       p2pnode sim world --seeds 17 --shrink
 
-    Prints a line of JSON for each seed; exits 1 if a promise was broken. The same seed does the same every time.
+    Prints a line of JSON for each seed, and with -v how a single one ended, step by step; exits 1 if a promise was
+    broken. The same seed does the same every time.
     """
     from simulations.world import showing
     from simulations.world.options import WorldOptions
@@ -119,9 +121,10 @@ def world(
     menu = None if faults is None else tuple(name for name in listed(faults) if name != "none")
     left_out = tuple(sorted(map(number, listed(drop))))
     worlds = [WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out) for seed in showing.seeds(seeds)]
+    verbose = Session.of(context).verbose
     if shrink and len(worlds) > 1:
         raise UsageError("--shrink takes one seed", advice="For example --seeds 17.")
-    if not (showing.show_smallest(worlds[0]) if shrink else showing.show_worlds(worlds)):
+    if not (showing.show_smallest(worlds[0]) if shrink else showing.show_worlds(worlds, verbose=verbose)):
         raise typer.Exit(1)
 
 

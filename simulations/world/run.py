@@ -28,22 +28,32 @@ EXPECTED_ERRORS = ("author_forked", "events_damaged")
 LOGGED_MAX = 5
 
 
-def run_seed(options: WorldOptions, *, verbose: bool = False) -> Report:
-    """One seed from beginning to end. Whatever goes wrong is in the report, mistakes of the world itself included."""
+Tell = Callable[[str], None]
+
+
+def run_seed(options: WorldOptions, *, tell: Tell | None = None) -> Report:
+    """One seed from beginning to end. Whatever goes wrong is in the report, mistakes of the world itself included.
+
+    `tell` is given the last of what happened and of what the nodes logged, line by line, when all is over.
+    """
     began = time.perf_counter()
     try:
-        report = run_virtual(_run, options, seed=options.seed, verbose=verbose)
+        report = run_virtual(_run, options, tell, seed=options.seed, verbose=tell is not None)
     except Exception:  # noqa: BLE001  # the other seeds shall run
         broken = Violation("the world broke", traceback.format_exc())
         report = Report(options, 0, 0, 0, 0.0, 0.0, "", (broken,))
     return replace(report, wall_s=time.perf_counter() - began)
 
 
-async def _run(options: WorldOptions) -> Report:
+async def _run(options: WorldOptions, tell: Tell | None) -> Report:
     async with open_world(options.seed) as world:
         story = Story(world, options)
         await story.tell()
         violations = [*story.violations, *_logged()]
+        if tell is not None:
+            logged = (f"{at_s:12.6f}  {host:<10} {event} {fields}" for at_s, host, event, fields in LOGGED.get().lines)
+            for line in sorted((*world.trace.lines(), *logged)):
+                tell(line)
         return Report(
             options=options,
             events=story.events,

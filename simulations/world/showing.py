@@ -16,18 +16,19 @@ from p2pnode.errors import UsageError
 from simulations.world.options import WorldOptions
 from simulations.world.plan import plan
 from simulations.world.report import Report, replay_command
-from simulations.world.run import make_small, run_many
+from simulations.world.run import make_small, run_many, run_seed
 
 
-def show_worlds(worlds: Sequence[WorldOptions]) -> bool:
-    """Run them all; whether every promise was kept in each."""
+def show_worlds(worlds: Sequence[WorldOptions], *, verbose: bool = False) -> bool:
+    """Run them all; whether every promise was kept in each. `verbose` tells the end of a single one, step by step."""
     failing: list[Report] = []
     for world in worlds:
         plan(world)  # a fault that does not exist is an error before the first seed is run
     console = Console(file=sys.stderr, highlight=False)
     with _bar(console) as bar:
         task = bar.add_task("seeds", total=len(worlds))
-        for report in run_many(worlds):
+        told = verbose and len(worlds) == 1
+        for report in [run_seed(worlds[0], tell=output.note)] if told else run_many(worlds):
             output.document(report.as_document())
             bar.advance(task)
             if not report.ok:
