@@ -272,9 +272,9 @@ class MetadataService:
 
     def _learn(self, records_: Iterable[words.PeerRecord]) -> None:
         """Remember hearsay about peers that we do not know better ourselves."""
-        known = {self._identity.peer_id, *(record.peer_id for record in self._peers.known())}
         for record in records_:
-            if record.peer_id not in known and record.role in set(NodeRole):
+            known = record.peer_id == self._identity.peer_id or self._peers.role_of(record.peer_id) is not None
+            if not known and record.role in set(NodeRole):
                 self._peers.learn(record.peer_id, record.node_id, NodeRole(record.role), record.addresses)
 
     def _learn_members(self, events: Sequence[Event] | None = None) -> None:
@@ -396,7 +396,8 @@ class MetadataService:
                 agent=AGENT,
                 genesis=self.genesis or b"",
                 addresses=list(self._addresses),
-                peers=self._worth_telling(peer_id),
+                # A member has the catalog; telling each of a thousand of all the others would take gigabytes.
+                peers=[] if hello.genesis and self.catalog.member(peer_id) else self._worth_telling(peer_id),
             )
         )
 
