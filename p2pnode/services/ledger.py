@@ -159,9 +159,20 @@ class Ledger:
         """
         if self._log.genesis is None:
             return
-        found = await self._env.executor.run(replay, self._log, self._log.genesis, self._read, self.manifest)
-        me = self._identity.peer_id
-        alone = not others and all(member.peer_id == me for member in found.catalog.members())
+        run = self._env.executor.run
+        found = await run(replay, self._log, self._log.genesis, self._read, self.manifest)
+        alone = not others and all(member.peer_id == self._identity.peer_id for member in found.catalog.members())
+        try:
+            # Decoding every manifest in force now, in a thread, spares the loop from doing it one by one.
+            await run(found.catalog.datasets)
+        except IntegrityError:
+            if alone:
+                raise
+            blocks = await run(self._log.unsound_blocks)
+            log.error("blocks_damaged", damaged=len(blocks))
+            await self._log.drop_blocks(blocks)
+            self._manifests.lost.difference_update(blocks)
+            found = await run(replay, self._log, self._log.genesis, self._read, self.manifest)
         if found.missing and alone:
             raise IntegrityError(
                 f"The event log is damaged: {len(found.missing)} events are damaged or lack what they stand on.",
@@ -175,13 +186,6 @@ class Ledger:
         self._kept_events = self._unread_rows = len(found.clock) - found.tail
         if found.is_worth_keeping:
             await self._checkpoint(found)
-        # Decoding every manifest in force now, in a thread, spares the loop from doing it one by one.
-        try:
-            await self._env.executor.run(found.catalog.datasets)
-        except IntegrityError as error:
-            log.error("block_damaged", why=error.message)
-            if alone:
-                raise
 
     @property
     def incomplete(self) -> int:

@@ -195,6 +195,19 @@ class EventLog:
         """A block's bytes, or None if it is not here. Raises IntegrityError if they are damaged."""
         return await self._env.executor.run(self._guarded, self._block, cid)
 
+    def unsound_blocks(self) -> list[bytes]:
+        """Ids of the blocks that have changed; sorted. For a thread: it reads them all."""
+        return [cid for cid in self.block_ids() if not self._guarded(self._block_is_sound, cid)]
+
+    async def drop_blocks(self, cids: Iterable[bytes]) -> None:
+        """Forget blocks that have changed, and the checkpoint, which knows them: what names them waits for them again.
+
+        Raises StorageFailed.
+        """
+        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+            async with self._lock:
+                await self._env.executor.run(self._guarded, self._drop_blocks, list(cids))
+
     async def mend_block(self, cid: bytes, data: bytes) -> None:
         """Put these bytes, which were checked, in place of a block that has changed. Raises StorageFailed."""
         with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
@@ -379,6 +392,17 @@ class EventLog:
         if row is not None and record_cid(row[0]) != cid:
             raise IntegrityError(f"Block {cid_text(cid)} in {self._path} has changed on disk.", advice=self.advice)
         return row[0] if row else None
+
+    def _block_is_sound(self, cid: bytes) -> bool:
+        row = self._reading().execute("SELECT data FROM blocks WHERE id = ?", (cid,)).fetchone()
+        return row is not None and type(row[0]) is bytes and record_cid(row[0]) == cid
+
+    def _drop_blocks(self, cids: Sequence[bytes]) -> None:
+        try:
+            self._env.disk.unlink(self._checkpoint_path)
+        except OSError as error:
+            raise StorageFailed(f"The checkpoint beside {self._path} cannot be removed: {error}.") from error
+        self._writing().executemany("DELETE FROM blocks WHERE id = ?", ((cid,) for cid in cids))
 
     def _mend_block(self, cid: bytes, data: bytes) -> None:
         self._writing().execute("INSERT OR REPLACE INTO blocks VALUES (?, ?)", (cid, data))

@@ -628,6 +628,17 @@ async def test_who_is_alone_does_not_start_on_a_damaged_log(tmp_path):
     await log.close()
 
 
+async def test_who_is_alone_does_not_start_on_a_damaged_manifest(tmp_path, small_tails):
+    ledger, log = await rich(tmp_path / "a")
+    await kept(ledger)
+    await log.close()
+    with sqlite3.connect(tmp_path / "a") as db:
+        db.execute("UPDATE blocks SET data = ?", (b"rubbish",))
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="Block"):
+            await opened(tmp_path / "a")
+
+
 async def test_damage_behind_a_checkpoint_is_found_named_and_mended_while_the_node_runs(
     tmp_path, monkeypatch, small_tails
 ):

@@ -513,25 +513,34 @@ async def test_what_one_disk_lost_comes_back_with_the_next_sync(swarm, monkeypat
     assert await ledger.wires(ids) == [note.wire for note in notes]
 
 
-async def test_a_manifest_that_one_disk_lost_is_an_error_until_the_next_sync(swarm, autojump_clock):
+@pytest.mark.parametrize("asked", ["opening", "serving"])
+async def test_a_manifest_that_one_disk_lost_comes_back_with_the_next_sync(swarm, asked, autojump_clock):
     first, second = await lonely(swarm, 2)
     block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
-    cid = record_cid(block)
-    await first.metadata.ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
-    await first.metadata.ledger.write(records.VERSION, "ds-1", records.version_body(records.Version(cid)), [block])
+    cid, ledger = record_cid(block), first.metadata.ledger
+    await ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    await ledger.write(records.VERSION, "ds-1", records.version_body(records.Version(cid)), [block])
+    await write(first, 3)
     await second.metadata.catch_up(first.peer_id)
-    await second.log.close()
+    if asked == "opening":
+        await second.log.close()
     with sqlite3.connect(second.settings.home / "events.db") as db:
         db.execute("UPDATE blocks SET data = ?", (b"rubbish",))
-    await second.open()
-    ledger = second.metadata.ledger
-    with pytest.raises(IntegrityError):
-        ledger.catalog.dataset("flights")
-    assert (ledger.lost_blocks, ledger.incomplete) == ([cid], 1)
+    if asked == "opening":
+        await second.open()
+        ledger = second.metadata.ledger
+        assert ledger.catalog.dataset("flights").version is None, "as if the version had not come yet"
+        assert ledger.incomplete == 4
+    else:
+        ledger = second.metadata.ledger
+        with pytest.raises(IntegrityError):
+            await ledger.block(cid)
+        assert (ledger.lost_blocks, ledger.incomplete) == ([cid], 1)
     await second.metadata.greet(first.peer_id)
     assert (ledger.lost_blocks, ledger.incomplete) == ([], 0)
     assert ledger.catalog.dataset("flights").version == cid
     assert await ledger.block(cid) == block
+    assert second.state == first.state
 
 
 # -- patience --
