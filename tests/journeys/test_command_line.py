@@ -45,6 +45,22 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_the_log_is_whole_on_every_node_and_says_who_said_what(swarm: LocalSwarm) -> None:
+    for node in swarm.nodes:
+        found = p2pnode(*at(node), "log", "verify")
+        assert (found["ok"], found["running"]) == (True, True), found["checks"]
+    node = swarm.nodes[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "p2pnode", *at(node), "-o", "json", "log"], capture_output=True, text=True, timeout=60
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert told[0]["kind"] == "genesis"
+    members = {other.node_id for other in swarm.nodes[:-1]}
+    assert {event["node_id"] for event in told if event["kind"] == "up"} == members
+    newest = p2pnode(*at(node), "log", "--last", "1")
+    assert newest["height"] >= told[-1]["height"]
+
+
 def test_a_datasets_life(swarm: LocalSwarm, numbers: Path, tmp_path: Path) -> None:
     coordinator, worker, client = swarm.nodes[0], swarm.nodes[1], swarm.nodes[-1]
     published = p2pnode(
