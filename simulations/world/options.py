@@ -31,19 +31,19 @@ class WorldOptions:
 
     #: Storms, each followed by a calm in which the swarm must become one again.
     rounds: int = 2
-    storm_s: float = 25.0
+    storm_s: float = 18.0
     #: Writes begun at least, over all storms, and the share of them that really cuts, pushes and places shards.
     writes: int = 110
-    publish_share: float = 0.12
-    append_share: float = 0.10
+    publish_share: float = 0.06
+    append_share: float = 0.05
     #: Until the swarm stands; a world that does not get there fails at once.
     assembly_limit_s: float = 60.0
     #: From the end of a storm until every honest node knows the same and sees everybody.
     converge_limit_s: float = 30.0
     #: Stillness after the last calm: what still writes then writes for ever.
-    rest_s: float = 45.0
+    rest_s: float = 40.0
     #: As in a real node's settings, but fit for a storm of this length (there 300).
-    down_after_s: float = 12.0
+    down_after_s: float = 4.0
 
     #: One way of a link at rest: least and most, and the share by which each packet varies.
     latency_s: tuple[float, float] = (0.0005, 0.02)

@@ -89,7 +89,7 @@ def plan(options: WorldOptions) -> tuple[Fault, ...]:
     for kind, draw in MENU.items():
         if not _happens(kind, options):
             continue
-        for number in range(options.rounds):
+        for number in range(1 if kind in ONCE else options.rounds):
             for draft in draw(stream(options.seed, "fault", kind, number), options, parts):
                 fault = Fault(len(faults) + 1, kind, number, draft.at_s, draft.for_s, draft.hosts, draft.amount)
                 faults.append(fault)
@@ -213,6 +213,11 @@ def _slander(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
         yield _Draft(*_span(rng, options, 3.0, 0.5 * options.storm_s), parts.hostile[:1])
 
 
+def _narrow(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
+    """From beginning to end (see `narrow`)."""
+    yield _Draft(0.0, options.storm_s)
+
+
 def _hostile(rng: Rng, options: WorldOptions, parts: Cast) -> Iterator[_Draft]:
     if parts.hostile:
         yield _Draft(*_span(rng, options, 3.0, 0.5 * options.storm_s), (rng.choice(parts.hostile),))
@@ -236,6 +241,7 @@ MENU: dict[str, _Draw] = {
     "disk_full": _disk_full,
     "bit_flip": _damage,
     "stale_restore": _damage,
+    "narrow": _narrow,
     "join": _join,
     "leave": _leave,
     "equivocate": _hostile,
@@ -251,3 +257,5 @@ MENU: dict[str, _Draw] = {
 
 #: A run without these proves nothing.
 ALWAYS = ("partition", "crash")
+#: These are not a storm's but the whole run's.
+ONCE = ("narrow",)

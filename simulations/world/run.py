@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from simulations.world.checks import Violation
 from simulations.world.loop import LOGGED, run_virtual
+from simulations.world.narrow import narrowed
 from simulations.world.options import WorldOptions
 from simulations.world.plan import plan
 from simulations.world.report import Report
@@ -27,7 +28,7 @@ EXPECTED_ERRORS = ("author_forked", "events_damaged")
 #: Logged errors that a report lists.
 LOGGED_MAX = 5
 
-
+#: Is given lines for people.
 Tell = Callable[[str], None]
 
 
@@ -38,7 +39,8 @@ def run_seed(options: WorldOptions, *, tell: Tell | None = None) -> Report:
     """
     began = time.perf_counter()
     try:
-        report = run_virtual(_run, options, tell, seed=options.seed, verbose=tell is not None)
+        with narrowed(any(fault.kind == "narrow" for fault in plan(options))):
+            report = run_virtual(_run, options, tell, seed=options.seed, verbose=tell is not None)
     except Exception:  # noqa: BLE001  # the other seeds shall run
         broken = Violation("the world broke", traceback.format_exc())
         report = Report(options, 0, 0, 0, 0.0, 0.0, "", (broken,))

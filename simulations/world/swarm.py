@@ -8,11 +8,13 @@ import trio
 
 from p2pnode.core.cid import record_cid
 from p2pnode.core.model import NodeRole
-from p2pnode.errors import P2PNodeError
+from p2pnode.errors import IntegrityError, P2PNodeError
 from p2pnode.node import Node
 from simulations.world.checks import View
 from simulations.world.host import Host
 from simulations.world.inside import ledger_of, state_of
+from simulations.world.life import Life
+from simulations.world.mount import Mount
 from simulations.world.options import WorldOptions
 from simulations.world.plan import cast
 from simulations.world.views import view_of
@@ -25,6 +27,8 @@ RETRY_S = 1.0
 RETRIES_MAX = 30
 #: Members that a newcomer is told of.
 BOOTSTRAP_MAX = 3
+#: The event log, as an operator finds it.
+LOG_FILES = ("catalog.db", "catalog.db-wal", "catalog.db-shm")
 #: Keys whose owners are compared.
 SAMPLES = tuple(record_cid(b"sample %d" % number) for number in range(4))
 
@@ -77,9 +81,22 @@ class Swarm:
             try:
                 await host.restart()
             except (P2PNodeError, OSError) as error:
+                if isinstance(error, IntegrityError):
+                    self._follow_advice(host)
                 why = f"{type(error).__name__}: {error}"
                 await trio.sleep(RETRY_S)
         return "" if host.running else why
+
+    def _follow_advice(self, host: Host) -> None:
+        """What a node whose log cannot be read tells its operator: move the log away, the others have it all."""
+        hand = Life(host.name, 0, self.world.clock)
+        mount = Mount(host.disk, hand)
+        for name in LOG_FILES:
+            if mount.size(host.home / name) is not None:
+                mount.rename(host.home / name, host.home / f"{name}.aside")
+        mount.sync_dir(host.home)
+        hand.die()
+        self.world.trace.note("aside", host.name)
 
     def honest(self) -> list[Host]:
         """Who is to be trusted and has not left."""

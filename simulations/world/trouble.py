@@ -19,7 +19,7 @@ from simulations.world.disk import DiskFaults
 from simulations.world.host import Host
 from simulations.world.hostile import LIES, Liar
 from simulations.world.inside import metadata_of
-from simulations.world.plan import Fault
+from simulations.world.plan import ONCE, Fault
 from simulations.world.swarm import Swarm
 from simulations.world.weather import KINDS, calm, weather
 from simulations.world.workload import Deed, Scribe
@@ -78,7 +78,7 @@ class Trouble:
     async def strike(self, fault: Fault, began: float) -> None:
         """One fault, from waiting for its hour to its end. The nursery of a storm runs one of these for each."""
         await trio.sleep_until(began + fault.at_s)
-        if self._over.is_set():
+        if self._over.is_set() or fault.kind in ONCE:
             return
         self._swarm.world.trace.note("fault", fault.number, fault.kind)
         if fault.kind in KINDS:
@@ -226,7 +226,8 @@ class Trouble:
     # -- members -------------------------------------------------------------------------------------------------
 
     async def _leave(self, index: int, host: Host, fault: Fault) -> None:
-        """For good: it goes when the swarm has noted it, and not before."""
+        """For good: it writes nothing any more, and goes when the swarm has noted that and not before."""
+        await self._scribe_of(index).close()
         while host.node is not None:
             try:
                 await metadata_of(host.node).leave()

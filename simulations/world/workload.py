@@ -118,11 +118,19 @@ class Scribe:
         self._turn = trio.Lock()
         self._heard_of: Node | None = None
         self._own: list[Event] = []
+        self._closed = False
         self.written: list[Written] = []
 
-    async def write(self, deed: Deed) -> Written:
-        """Do it as soon as the host is up and has done what came before."""
+    async def close(self) -> None:
+        """Nothing is written here any more; returns when what is under way has ended."""
         async with self._turn:
+            self._closed = True
+
+    async def write(self, deed: Deed) -> Written | None:
+        """Do it as soon as the host is up and has done what came before; None if nothing is written there any more."""
+        async with self._turn:
+            if self._closed:
+                return None
             node = await _node_of(self._host)
             written = Written(deed, self._host.name)
             self.written.append(written)
