@@ -6,6 +6,7 @@ this code is shown by tests/protocols/test_second_reading.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable
@@ -697,6 +698,15 @@ def test_what_is_recorded_is_what_would_be_recorded_now():
         (what, shows, wire.hex()) for what, shows, wire in refused()
     ]
     assert recorded("folds")["folds"] == [_recorded_story(_fresh(story)) for story in STORIES]
+
+
+def test_the_format_is_final():
+    """Vectors may be added behind these; these do not change any more."""
+    events, folds = recorded("events")["events"][:17], recorded("folds")["folds"][:18]
+    wires = hashlib.sha256(b"".join(bytes.fromhex(one["wire"]) for one in events)).hexdigest()
+    states = hashlib.sha256("".join(one["digest"] for one in folds).encode()).hexdigest()
+    assert wires == "0d7714e7f6d20bf1f87fade1c1eac00b7e4a55e9e44a179b3bc7dc890b3abae0"
+    assert states == "fd0c638e2ba61f8ec3ba66cb8aa3370a6227456e922e1ff036211e2d60f25afe"
 
 
 def test_every_kind_has_an_event():
