@@ -12,19 +12,22 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from simulations.world.checks import Violation
 from simulations.world.loop import LOGGED, run_virtual
 from simulations.world.narrow import narrowed
 from simulations.world.options import WorldOptions
-from simulations.world.plan import plan
+from simulations.world.plan import cast, plan
 from simulations.world.report import Report
 from simulations.world.shrink import shrink
 from simulations.world.story import Story
 from simulations.world.world import open_world
 
-#: Errors that a node may log in a world like this: a liar was found out, a disk had rotted.
-EXPECTED_ERRORS = ("author_forked", "events_damaged")
+#: Errors that any node may log in a world like this: a liar was found out.
+EXPECTED_ERRORS = ("author_forked",)
+#: And those whose disk rots.
+EXPECTED_OF_ROT = ("events_damaged", "block_damaged")
 #: Logged errors that a report lists.
 LOGGED_MAX = 5
 
@@ -51,7 +54,7 @@ async def _run(options: WorldOptions, tell: Tell | None) -> Report:
     async with open_world(options.seed) as world:
         story = Story(world, options)
         await story.tell()
-        violations = [*story.violations, *_logged()]
+        violations = [*story.violations, *_logged({story.swarm.hosts[index].name for index in cast(options).fragile})]
         if tell is not None:
             logged = (f"{at_s:12.6f}  {host:<10} {event} {fields}" for at_s, host, event, fields in LOGGED.get().lines)
             for line in sorted((*world.trace.lines(), *logged)):
@@ -69,12 +72,18 @@ async def _run(options: WorldOptions, tell: Tell | None) -> Report:
         )
 
 
-def _logged() -> list[Violation]:
+def _logged(fragile: set[str]) -> list[Violation]:
     """Errors that some node logged: an exception that nobody handled, a task that died."""
+
+    def expected(host: str, event: str, fields: dict[str, Any]) -> bool:
+        if event in EXPECTED_ERRORS or (host in fragile and event in EXPECTED_OF_ROT):
+            return True
+        return "life.Dead" in fields.get("traceback", "")  # what the dying say
+
     found = [
         Violation("logged error", f"{at_s:.3f} s, {host}: {event} {fields}")
         for at_s, host, event, fields in LOGGED.get().errors
-        if event not in EXPECTED_ERRORS and "life.Dead" not in fields.get("traceback", "")
+        if not expected(host, event, fields)
     ]
     return found[:LOGGED_MAX]
 

@@ -1,4 +1,4 @@
-"""One liar among honest members, one lie at a time: nobody honest is believed dead, loses a write, or forgets a bound."""
+"""One liar among honest members, one lie at a time: nobody honest is taken for dead or loses a write by it."""
 
 from __future__ import annotations
 
