@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import protocols
 from p2pnode.core import reconcile
+from p2pnode.core.bands import Tally
 from p2pnode.core.clock import MerkleClock, Verdict
 from p2pnode.core.event import mint_session
 from p2pnode.core.reconcile import BadAnswer, Inquiry, beyond
@@ -217,3 +222,46 @@ def test_lies_of_an_answerer_end_and_make_nobody_ask_for_what_is_here(author, da
     assert rounds <= reconcile.ROUNDS_MAX
     assert set(inquiry.lacking) <= set(ids)
     assert not set(inquiry.wanted) & set(ids)
+
+
+# -- as others may build it --
+
+COMPARING = json.loads((Path(protocols.__file__).parent / "vectors" / "comparing.json").read_text(encoding="utf-8"))
+
+
+class Leaves:
+    """As much of a clock as the vectors tell."""
+
+    def __init__(self, vector):
+        self._leaves = {one["peer_id"]: ids_of(one["leaves"]) for one in vector["authors"]}
+
+    def authors(self):
+        return sorted(self._leaves)
+
+    def leaves(self, author):
+        return sorted(self._leaves[author])
+
+
+def ids_of(digests):
+    return reconcile.unpack(b"".join(map(bytes.fromhex, digests)))
+
+
+@pytest.mark.parametrize("vector", COMPARING["differs"], ids=lambda vector: f"{len(vector['authors'])} authors")
+def test_buckets_are_those_of_the_vectors(vector):
+    clock, salt = Leaves(vector), bytes.fromhex(vector["salt"])
+    assert reconcile.bits_for(len(vector["authors"])) == vector["bits"]
+    packed = reconcile.digests(clock, salt)
+    assert packed.hex() == vector["digests"]
+    assert reconcile.bits_of(packed) == vector["bits"]
+    buckets = reconcile.leaves_by_bucket(clock, salt, vector["bits"])
+    for one in vector["authors"]:
+        assert set(ids_of(one["leaves"])) <= set(buckets[vector["buckets"][one["peer_id"]]])
+
+
+def test_flags_and_bands_are_those_of_the_vectors():
+    known = COMPARING["known"]
+    assert reconcile.pack_flags(known["flags"]).hex() == known["bytes"]
+    assert reconcile.unpack_flags(bytes.fromhex(known["bytes"]), len(known["flags"])) == known["flags"]
+    tally = Tally()
+    tally.add(ids_of(COMPARING["band"]["ids"]))
+    assert tally.digest.hex() == COMPARING["band"]["digest"]
