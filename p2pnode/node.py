@@ -135,7 +135,7 @@ async def open_node(
     async with AsyncExitStack() as stack:
         stack.enter_context(hold_home(env.disk, home))
         identity = await env.executor.run(load_or_create, env.disk, home / "identity.key", env.rng.token)
-        events = await EventLog.open(env, home / "catalog.db")
+        events = await EventLog.open(env, home / "catalog.db", anew=bool(bootstrap))
         stack.push_async_callback(events.close)
         store = await ShardStore.open(home, env)
         stack.callback(store.close)

@@ -160,7 +160,13 @@ class Ledger:
         if self._log.genesis is None:
             return
         run = self._env.executor.run
-        found = await run(replay, self._log, self._log.genesis, self._read, self.manifest)
+        try:
+            found = await run(replay, self._log, self._log.genesis, self._read, self.manifest)
+        except IntegrityError:
+            if not (others and self._log.is_unreadable):
+                raise
+            await self._log.start_anew()
+            return
         alone = not others and all(member.peer_id == self._identity.peer_id for member in found.catalog.members())
         try:
             # Decoding every manifest in force now, in a thread, spares the loop from doing it one by one.

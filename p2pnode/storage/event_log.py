@@ -84,14 +84,31 @@ class EventLog:
         self.genesis: bytes | None = None
 
     @classmethod
-    async def open(cls, env: Env, path: Path) -> EventLog:
-        """The log in that file, made if there is none.
+    async def open(cls, env: Env, path: Path, *, anew: bool = False) -> EventLog:
+        """The log in that file, made if there is none. `anew`: whether a file that sqlite cannot read may be moved
+        aside for an empty one, because others have what was in it.
 
         Raises IntegrityError if it is damaged, StorageFailed if the disk refuses or a newer p2pnode wrote it.
         """
         opened = cls(env, path)
-        await env.executor.run(opened._guarded, opened._open)
+        try:
+            await env.executor.run(opened._guarded, opened._open)
+        except IntegrityError:
+            if not anew:
+                raise
+            await opened.start_anew()
         return opened
+
+    async def start_anew(self) -> None:
+        """Move a file that sqlite cannot read aside, and begin an empty one. Raises StorageFailed."""
+        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+            async with self._lock:
+                await self._env.executor.run(self._start_anew)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether sqlite gave the file up."""
+        return bool(self._failed)
 
     async def close(self) -> None:
         """Let go of the file. Nothing is lost by not calling it."""
@@ -293,6 +310,24 @@ class EventLog:
         self.genesis = self._meta("genesis")
         kept = Tally.decode(self._meta("tally") or b"")
         self._tally = self._tallied(Tally()) if kept is None else kept
+
+    def _start_anew(self) -> None:
+        disk, number = self._env.disk, 1
+        self._close()
+        while disk.size(aside := self._path.with_name(f"{self._path.name}.damaged-{number}")) is not None:
+            number += 1
+        log.error("log_moved_aside", to=str(aside))
+        try:
+            for suffix in ("-wal", "-shm", ""):
+                file = self._path.with_name(self._path.name + suffix)
+                if disk.size(file) is not None:
+                    disk.rename(file, aside.with_name(aside.name + suffix))
+            disk.unlink(self._checkpoint_path)
+            disk.sync_dir(self._path.parent)
+        except OSError as error:
+            raise StorageFailed(f"{self._path} cannot be moved aside: {error}.") from error
+        self._failed, self._tally = "", Tally()
+        self._guarded(self._open)
 
     def _close(self) -> None:
         for connection in (self._reader, self._writer):

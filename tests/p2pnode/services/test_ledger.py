@@ -681,3 +681,29 @@ async def test_damage_found_in_serving_is_named_and_the_rest_is_served(tmp_path,
     assert ledger.lost == [everything[6]]
     assert len(await ledger.wires(everything)) == len(everything) - 1
     await log.close()
+
+
+async def test_a_log_that_sqlite_gives_up_halfway_is_begun_anew_where_there_are_others(tmp_path):
+    first, _ = await rich(tmp_path / "a")
+    second, log = await joined(tmp_path / "b", 2, first)
+    await second.take([e.wire for e in first.clock.events()], "first", first.block)
+    await up(second, "second")
+    await second.write_many(Saying("note", "", {"n": n, "long": "x" * 500}) for n in range(400))
+    everything = await second.wires(second.clock.between(0))
+    await log.close()
+    with (tmp_path / "b").open("r+b") as file:
+        file.seek(30 * 4096)
+        file.write(bytes(40 * 4096))
+    with pytest.raises(IntegrityError, match="damaged"):
+        await opened(tmp_path / "b", 2)
+    log = await EventLog.open(Env(), tmp_path / "b", anew=True)
+    again = Ledger(Env(), log, Identity.from_seed(bytes([2]) * 32))
+    await again.open(others=True)
+    assert (again.genesis, again.incomplete) == (None, 0)
+    await again.adopt(first.genesis)
+    await again.take(everything, "first", first.block)
+    assert summary(again) == summary(second)
+    note = await again.write("note", "", {"back": True})
+    assert again.clock.forks() == []
+    assert note.session != second._session
+    await log.close()

@@ -225,6 +225,21 @@ async def test_a_file_that_is_no_database_is_damage(path):
 
 
 @pytest.mark.trio
+async def test_a_file_that_sqlite_cannot_read_is_moved_aside_where_others_have_it(path):
+    for number in (1, 2):
+        path.write_bytes(b"not a database at all" * 100)
+        log = await EventLog.open(Env(), path, anew=True)
+        assert (log.genesis, [*log.events()]) == (None, [])
+        assert path.with_name(f"{path.name}.damaged-{number}").read_bytes().startswith(b"not a database")
+        await log.begin(event(0))
+        await log.append([event(1)])
+        await log.close()
+        again = await EventLog.open(Env(), path, anew=True)
+        assert [*again.events()] == [event(0), event(1)]
+        await again.close()
+
+
+@pytest.mark.trio
 async def test_a_truncated_database_is_damage(path):
     log = await EventLog.open(Env(), path)
     await log.append([event(n) for n in range(200)])
