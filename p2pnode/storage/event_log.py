@@ -5,7 +5,8 @@ commit. Whenever a row is read its event is hashed again and compared with a sea
 and blocks are hashed again; what does not match is never served: a block is an IntegrityError, an event is set
 aside (`set_aside`) until it comes again from a peer. That no row is gone a tally of all of them tells. A
 failed write is final for the log (pages may be marked clean that are not on disk), except for a full disk, which
-sqlite rolls back whole.
+sqlite rolls back whole. A file that sqlite itself cannot read is moved aside, never deleted, and begun anew where
+others have what was in it (`start_anew`).
 
 Rows lie in the order in which they were appended, so a replay finds parents before children, but for those that
 were set aside and came again. Beside the log lies what a replay made of it (`kept_checkpoint`), a cache.

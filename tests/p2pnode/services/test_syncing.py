@@ -46,12 +46,17 @@ class Watch:
     def __init__(self, node, monkeypatch):
         self.asked = []
         self.known = self.new = 0
-        real, admit = node.peers.exchange, node.metadata.ledger.admit
+        real, real_ask, admit = node.peers.exchange, node.peers.ask, node.metadata.ledger.admit
 
         def exchange(peer_id, spec, request, payload=b"", **options):
             if spec is METADATA:
                 self.asked.append(request.verb())
             return real(peer_id, spec, request, payload, **options)
+
+        async def ask(peer_id, spec, request, payload=b"", **options):
+            if spec is METADATA:
+                self.asked.append(request.verb())
+            return await real_ask(peer_id, spec, request, payload, **options)
 
         async def admitted(checked, source, fetch):
             taken = await admit(checked, source, fetch)
@@ -60,6 +65,7 @@ class Watch:
             return taken
 
         monkeypatch.setattr(node.peers, "exchange", exchange)
+        monkeypatch.setattr(node.peers, "ask", ask)
         monkeypatch.setattr(node.metadata.ledger, "admit", admitted)
 
 
