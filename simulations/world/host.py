@@ -16,7 +16,6 @@ from bootstrap.identity import Identity
 from p2pnode.core.model import NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
-from p2pnode.env.net import Transport
 from p2pnode.node import Node, open_node
 from p2pnode.storage.identity_file import load_or_create
 from simulations.world.clock import SimClock
@@ -90,13 +89,6 @@ class Host:
         """Whether a life is under way, perhaps still joining."""
         return self._life is not None
 
-    @property
-    def transport(self) -> Transport:
-        """The running life's own door, for whoever speaks past the node. Raises AssertionError while down."""
-        door = self._world.network.door_of(self.name)
-        assert door is not None
-        return door
-
     # -- lives -------------------------------------------------------------------------------------------------
 
     async def start(self, timeout_s: float = float("inf")) -> None:
@@ -124,10 +116,10 @@ class Host:
             self.clock,
             world.rng("node", self.name, life.number),
             mount,
-            SimExecutor(life, mount),
+            SimExecutor(life, mount, world.rng("executor", self.name, life.number)),
             SimMachine(self.disk),
         )
-        door = world.network.open(self.name, self.address, life)
+        door = world.transport(self.name, self.address, life)
         try:
             with life.scope:
                 async with open_node(self.settings, env, transport=door, runner=NoSql) as node:

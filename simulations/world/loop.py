@@ -15,7 +15,7 @@ import gc
 import heapq
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, MutableSequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -50,6 +50,8 @@ class VirtualClock(trio.abc.Clock):
         self._now = 0.0
         self._agenda: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._entries = 0
+        #: Called when nothing is due and nobody can run.
+        self.when_still: Callable[[], object] = _nothing
 
     def start_clock(self) -> None:
         """trio's loop begins. Nothing to do."""
@@ -63,10 +65,11 @@ class VirtualClock(trio.abc.Clock):
         heapq.heappush(self._agenda, (when, self._entries, act, args))
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Asked by trio's loop when no task can run: jump to what is due first. Raises Stillness if nothing is."""
+        """Asked by trio's loop when no task can run: jump to what is due first."""
         agenda = self._agenda
         if deadline == inf and all(act is _collect for _, _, act, _ in agenda):
-            raise Stillness("nothing is due and nobody can run")
+            self.when_still()
+            return 0.0
         if agenda and agenda[0][0] <= deadline:
             now = self._now = max(self._now, agenda[0][0])
             while agenda and agenda[0][0] <= now:
@@ -122,7 +125,8 @@ CLOCK: ContextVar[VirtualClock] = ContextVar("CLOCK")
 def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, seed: int, verbose: bool = False) -> T:
     """Run `main(*args)` in virtual time, from 0.0 on, its chance drawn from `seed`; what it returns.
 
-    What it raises leaves as it was raised: of a group the most telling leaf. Nothing in it may use threads or
+    What it raises leaves as it was raised: of a group the most telling leaf. Raises Stillness when it waits for what
+    cannot come. Nothing in it may use threads or
     sockets: time does not wait for them.
     """
     clock, logged = VirtualClock(), Logged(verbose)
@@ -131,13 +135,23 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, seed: int, verbos
         CLOCK.set(clock)
         LOGGED.set(logged)
         clock.at(COLLECT_S, _collect, clock)
-        return await main(*args)
+        with trio.CancelScope() as story:  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+            clock.when_still = story.cancel
+            try:
+                return await main(*args)
+            finally:
+                clock.when_still = _nothing  # trio tidies up; it wakes itself through a socket
+        raise Stillness("nothing is due and nobody can run")
 
     with _logging_to(logged), _seeded(seed), _collecting_by_hand():
         try:
             return trio.run(begin, clock=clock)
         except BaseExceptionGroup as group:
             raise telling(group) from group
+
+
+def _nothing() -> None:
+    """The loop begins or ends."""
 
 
 @contextmanager
@@ -154,6 +168,14 @@ def _logging_to(logged: Logged) -> Iterator[None]:
         structlog.configure(**before)
 
 
+class _Scheduler(random.Random):
+    """What trio shuffles with. Most of the time one task alone can run."""
+
+    def shuffle(self, x: MutableSequence[Any]) -> None:
+        if len(x) > 1:
+            super().shuffle(x)
+
+
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """trio's scheduler draws from the seed. There is no public way (python-trio/trio#2675)."""
@@ -161,7 +183,7 @@ def _seeded(seed: int) -> Iterator[None]:
     assert isinstance(core._r, random.Random)
     assert core._ALLOW_DETERMINISTIC_SCHEDULING in (True, False)
     chance, before = core._r, core._ALLOW_DETERMINISTIC_SCHEDULING
-    core._r, core._ALLOW_DETERMINISTIC_SCHEDULING = stream(seed, "scheduler"), True
+    core._r, core._ALLOW_DETERMINISTIC_SCHEDULING = _Scheduler(stream(seed, "scheduler").getrandbits(64)), True
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ class Trace:
         """Something happened now. Fields are plain values whose text is the same in every run."""
         now = self._now()
         self.count += 1
-        self._hash.update(f"{now!r} {kind} {fields!r}\n".encode())
+        self._hash.update(repr((now, kind, fields)).encode())
         if self._tail is not None:
             self._tail.append((now, kind, fields))
 

@@ -11,6 +11,7 @@ import trio
 from p2pnode.env import Env
 from p2pnode.errors import StorageFailed
 from p2pnode.storage.event_log import EventLog
+from simulations.world.chance import stream
 from simulations.world.executor import SimExecutor
 from simulations.world.loop import CLOCK, run_virtual
 from tests.simulations.world.test_disk import HOME, SEEDS, Machine
@@ -178,7 +179,7 @@ def test_the_event_log_knows_a_failed_disk_by_these_errors() -> None:
         machine = Machine(1)
         machine.clock = CLOCK.get()
         machine.boot()
-        env = Env(disk=machine.mount, executor=SimExecutor(machine.life, machine.mount))
+        env = Env(disk=machine.mount, executor=SimExecutor(machine.life, machine.mount, stream(1, "executor")))
         log = await EventLog.open(env, HOME / "catalog.db")
         machine.disk.faults.sync_error = 1.0
         before = trio.current_time()

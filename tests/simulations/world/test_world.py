@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from simulations.world.loop import run_virtual
+from simulations.world.loop import Stillness, run_virtual
 from simulations.world.world import World, open_world
 
 ROOT = Path(__file__).parents[3]
@@ -61,7 +61,7 @@ def test_a_seed_has_one_history_and_another_seed_another() -> None:
 
 
 STORY = """
-from simulations.world.loop import run_virtual
+from simulations.world.loop import Stillness, run_virtual
 from tests.simulations.world.test_world import quiet_swarm
 print(run_virtual(quiet_swarm, 3, seed=3)[0])
 """
@@ -88,4 +88,12 @@ def test_what_a_story_raises_leaves_the_loop_as_it_was_raised() -> None:
             raise LookupError("the story's own")
 
     with pytest.raises(LookupError, match="the story's own"):
+        run_virtual(story, seed=1)
+
+
+def test_a_world_in_which_nothing_can_happen_any_more_says_so() -> None:
+    async def story() -> None:
+        await trio.sleep_forever()
+
+    with pytest.raises(Stillness):
         run_virtual(story, seed=1)
