@@ -642,5 +642,5 @@ async def test_a_block_that_is_under_way_is_not_asked_for_again(swarm, autojump_
         for node in nodes[:3]:
             nursery.start_soon(tell, node)
             await trio.sleep(0.1)
-    assert asked == [0, 1]
+    assert asked in ([0, 1], [0, 2]), "of those who wait, whoever wakes first asks"
     assert version.id in nodes[3].metadata.clock
