@@ -31,7 +31,7 @@ from simulations.world.loop import VirtualClock
 from simulations.world.trace import Trace
 
 if TYPE_CHECKING:
-    from simulations.world.wire import End, Pipe
+    from simulations.world.wire import End, Machine, Pipe
 
 #: Seconds before the first retransmission; each further one doubles it, up to the last.
 RTO_S, RTO_MAX_S = 0.2, 4.0
@@ -71,6 +71,8 @@ class SimNetwork:
         self.trace = trace
         #: What every direction is like that was not set by itself.
         self.conditions = Link()
+        #: What passes is encrypted under keys that no seed knows: the trace takes its length only.
+        self.sealed = False
         #: What happened, for people: dials, refused, streams, delivered, bytes, lost, duplicated, broken.
         self.counts: Counter[str] = Counter()
         self._seed = seed
@@ -78,8 +80,8 @@ class SimNetwork:
         self._chances: dict[tuple[str, str], Rng] = {}
         self._blocked: dict[tuple[str, str], float] = {}
         self._doors: dict[str, Door] = {}
-        #: By name, the door that a machine has now; it stays when the machine loses its power.
-        self._machines: dict[str, Door] = {}
+        #: By name, as it is now; it stays when it loses its power.
+        self._machines: dict[str, Machine] = {}
         self._stalled: dict[Pipe, None] = {}
 
     # -- conditions --------------------------------------------------------------------------------------------
@@ -145,9 +147,8 @@ class SimNetwork:
             with one_failure():
                 async with trio.open_nursery() as nursery:
                     door = Door(self, name, peer_id, address, life, nursery)
-                    self._doors[address] = self._machines[name] = door
-                    self.trace.note("opens", name, peer_id)
-                    self._resume()
+                    self._doors[address] = door
+                    self.settle(door)
                     try:
                         yield door
                     finally:
@@ -156,12 +157,18 @@ class SimNetwork:
 
         return transport
 
+    def settle(self, machine: Machine) -> None:
+        """A machine of that name is there from now on."""
+        self._machines[machine.name] = machine
+        self.trace.note("opens", machine.name, machine.peer_id)
+        self._resume()
+
     def door_at(self, address: str) -> Door | None:
         """Who listens there now, dead or alive."""
         return self._doors.get(address)
 
-    def door_of(self, name: str) -> Door | None:
-        """The last door that the machine had."""
+    def machine(self, name: str) -> Machine | None:
+        """The last life of that machine at the network, dead or alive."""
         return self._machines.get(name)
 
     def buffered_bytes(self, name: str) -> int:
@@ -241,7 +248,7 @@ class SimNetwork:
         """A ghost asks that of the machine at the other end, now or later."""
 
         def ask() -> None:
-            there = self.door_of(end.far)
+            there = self.machine(end.far)
             if there is not None and self.is_open(end.near, end.far):
                 there.haunted(end.door.peer_id, protocol_id, data)
 
@@ -251,11 +258,11 @@ class SimNetwork:
         """Call `check` when keepalive has had its time."""
         self.clock.at(self.clock.current_time() + chance.uniform(*KEEPALIVE_S), check)
 
-    def lost_power(self, door: Door) -> None:
+    def lost_power(self, machine: Machine) -> None:
         """A machine is gone without a word."""
-        self.trace.note("dark", door.name)
+        self.trace.note("dark", machine.name)
         for name in list(self._machines):
-            self._watch_idle(name, door.name)
+            self._watch_idle(name, machine.name)
 
 
 def _next_try(first: float, now: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 import trio
@@ -17,7 +17,8 @@ import trio
 from p2pnode.env.net import StreamBroken
 
 if TYPE_CHECKING:
-    from simulations.world.door import Door
+    from simulations.world.life import Life
+    from simulations.world.network import SimNetwork
 
 #: Bytes that a stream's peer has not read yet, at most; the writer waits. Yamux's window.
 WINDOW_BYTES = 256 << 10
@@ -30,10 +31,46 @@ STALLED_READER_S = 30.0
 OPEN, ACCEPT, REFUSE, FINISH, RESET = "open", "accept", "refuse", "finish", "reset"
 
 
+class Machine(Protocol):
+    """One life of a machine, as its connections know it: a `door.Door`, or a `sockets.Plug`."""
+
+    network: SimNetwork
+    name: str
+    peer_id: str
+    life: Life
+    #: It answers nobody any more; `dark`: because it has no power, so that nobody is told.
+    dead: bool
+    dark: bool
+
+    def ends_to(self, name: str) -> list[End]:
+        """Connections to that machine, in the order in which they were made."""
+        ...
+
+    def buffered_bytes(self) -> int:
+        """Bytes on their way here or waiting to be read."""
+        ...
+
+    def lost(self, end: End) -> None:
+        """That connection is over at this end."""
+        ...
+
+    def accept(self, stream: SimStream) -> None:
+        """Somebody opens a stream."""
+        ...
+
+    def maybe_ghost(self, stream: SimStream, data: bytes) -> None:
+        """Whether a ghost asks that once more is the link's chance to say."""
+        ...
+
+    def haunted(self, peer_id: str, protocol_id: str, data: bytes) -> None:
+        """A ghost of that peer asks something; nobody hears the answer."""
+        ...
+
+
 class End:
     """One end of a connection, at `door`, to `peer_id` on the machine `far`."""
 
-    def __init__(self, door: Door, other: Door) -> None:
+    def __init__(self, door: Machine, other: Machine) -> None:
         self.door = door
         self.network = door.network
         self.near, self.far = door.name, other.name
@@ -47,7 +84,7 @@ class End:
 
     def passes(self) -> bool:
         """Whether a packet from here gets there now: the way is open and the machine has power."""
-        there = self.network.door_of(self.far)
+        there = self.network.machine(self.far)
         return self.network.is_open(self.near, self.far) and there is not None and not there.dark
 
     def answers(self) -> bool:
@@ -145,7 +182,8 @@ class Pipe:
             network.trace.note(what, end.far, end.near, self.target.number)
         else:
             network.counts["bytes"] += len(what)
-            network.trace.note("bytes", end.far, end.near, self.target.number, len(what), crc32(what))
+            seen = 0 if network.sealed else crc32(what)
+            network.trace.note("bytes", end.far, end.near, self.target.number, len(what), seen)
         self.target.take(what)
 
     def let_go(self, bytes_read: int) -> None:

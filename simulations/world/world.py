@@ -27,10 +27,13 @@ from p2pnode.core.model import NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Rng
 from p2pnode.env.together import one_failure
+from p2pnode.node import OpenTransport
 from simulations.world.chance import stream
 from simulations.world.host import Host
+from simulations.world.life import Life
 from simulations.world.loop import CLOCK, LOGGED
 from simulations.world.network import SimNetwork
+from simulations.world.sockets import SimSockets, over_libp2p
 from simulations.world.trace import Trace
 
 PORT = 4001
@@ -39,13 +42,15 @@ PORT = 4001
 class World:
     """Made by `open_world`."""
 
-    def __init__(self, seed: int, nursery: trio.Nursery) -> None:
+    def __init__(self, seed: int, nursery: trio.Nursery, *, libp2p: bool = False) -> None:
         self.seed = seed
         self.nursery = nursery
         self.clock = CLOCK.get()
         self.logged = LOGGED.get()
         self.trace = Trace(self.clock.current_time, readable=self.logged.verbose)
         self.network = SimNetwork(seed, self.clock, self.trace)
+        #: Where the nodes' real libp2p stack finds its TCP; None where the network itself carries their streams.
+        self.sockets = SimSockets(self.network) if libp2p else None
         #: By name, in the order in which they were added.
         self.hosts: dict[str, Host] = {}
 
@@ -58,6 +63,12 @@ class World:
     def errors(self) -> list[tuple[float, str, str, dict[str, Any]]]:
         """What nodes logged as errors: (virtual time, host, event, fields)."""
         return self.logged.errors
+
+    def transport(self, name: str, address: str, life: Life) -> OpenTransport:
+        """How the node on that machine opens its network, for one life."""
+        if self.sockets is None:
+            return self.network.open(name, address, life)
+        return over_libp2p(self.sockets, name, address, life)
 
     def rng(self, *purpose: object) -> Rng:
         """The seed's generator for one purpose; see `chance.stream`."""
@@ -81,11 +92,15 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(seed: int) -> AsyncIterator[World]:
-    """A world without machines; leaving it switches off whatever runs. Only inside `run_virtual`."""
+async def open_world(seed: int, *, libp2p: bool = False) -> AsyncIterator[World]:
+    """A world without machines; leaving it switches off whatever runs. Only inside `run_virtual`.
+
+    With `libp2p`, nodes run the real stack over simulated sockets: some ten times slower, and of every message the
+    trace knows the length only.
+    """
     with one_failure():
         async with trio.open_nursery() as nursery:
-            world = World(seed, nursery)
+            world = World(seed, nursery, libp2p=libp2p)
             try:
                 yield world
             finally:
