@@ -53,7 +53,10 @@ def bench(
     context: typer.Context,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME…]", help="connect, request, transfer, publish, count, idle; by default all."),
+        typer.Argument(
+            metavar="[NAME…]",
+            help="connect, request, transfer, publish, count, idle, clock; by default all. clock_million only by name.",
+        ),
     ] = None,
 ) -> None:
     """Measure, each figure as a ratio to a baseline in the same run.
