@@ -159,14 +159,17 @@ class Ledger:
         """
         if self._log.genesis is None:
             return
-        run = self._env.executor.run
         try:
-            found = await run(replay, self._log, self._log.genesis, self._read, self.manifest)
+            await self._open(others)
         except IntegrityError:
             if not (others and self._log.is_unreadable):
                 raise
             await self._log.start_anew()
-            return
+
+    async def _open(self, others: bool) -> None:
+        run, genesis = self._env.executor.run, self._log.genesis
+        assert genesis is not None  # open looked
+        found = await run(replay, self._log, genesis, self._read, self.manifest)
         alone = not others and all(member.peer_id == self._identity.peer_id for member in found.catalog.members())
         try:
             # Decoding every manifest in force now, in a thread, spares the loop from doing it one by one.
@@ -178,7 +181,7 @@ class Ledger:
             log.error("blocks_damaged", damaged=len(blocks))
             await self._log.drop_blocks(blocks)
             self._manifests.lost.difference_update(blocks)
-            found = await run(replay, self._log, self._log.genesis, self._read, self.manifest)
+            found = await run(replay, self._log, genesis, self._read, self.manifest)
         if found.missing and alone:
             raise IntegrityError(
                 f"The event log is damaged: {len(found.missing)} events are damaged or lack what they stand on.",
