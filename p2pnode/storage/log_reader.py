@@ -60,18 +60,21 @@ class LogReader:
     @classmethod
     def of_running(cls, disk: Disk, path: Path) -> LogReader:
         """The log of a node in this process."""
-        return cls(disk.database(path), path, disk)
+        return cls._opened(path, disk, disk.database)
 
     @classmethod
     def of_home(cls, path: Path) -> LogReader:
         """The log in that file, whether or not a node runs on it. Raises NotFound if there is none."""
         if not path.is_file():
             raise NotFound(f"There is no event log in {path.parent}.", advice="Name the home of a node: --home DIR.")
+        return cls._opened(path, LocalDisk(), _read_only)
+
+    @classmethod
+    def _opened(cls, path: Path, disk: Disk, connect: Callable[[Path], sqlite3.Connection]) -> LogReader:
         try:
-            found = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            return cls(connect(path), path, disk)
         except sqlite3.DatabaseError as error:
             raise StorageFailed(f"The event log {path} cannot be opened: {error}.") from error
-        return cls(found, path, LocalDisk())
 
     def close(self) -> None:
         self._connection.close()
@@ -180,6 +183,10 @@ class LogReader:
                 f"The event log {self._path} cannot be read: {error}.",
                 advice="Copy catalog.db (and its -wal) into a folder that you may write, and read it there.",
             ) from error
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 def _of_kinds(kinds: Sequence[str]) -> tuple[str, Sequence[str]]:
