@@ -95,8 +95,9 @@ class World:
 async def open_world(seed: int, *, libp2p: bool = False) -> AsyncIterator[World]:
     """A world without machines; leaving it switches off whatever runs. Only inside `run_virtual`.
 
-    With `libp2p`, nodes run the real stack over simulated sockets: some ten times slower, and of every message the
-    trace knows the length only.
+    With `libp2p`, nodes run the real stack over simulated sockets: some times slower, of every message the trace knows
+    the length only, and a run repeats closely rather than exactly, for the library resets streams in the order of a
+    set.
     """
     with one_failure():
         async with trio.open_nursery() as nursery:
