@@ -105,6 +105,22 @@ class Syncer:
         """Clear what a crash left behind."""
         await self._catching_up.clear()
 
+    # -- what is said ----------------------------------------------------------------------------------------
+
+    def _heads(self) -> list[bytes]:
+        """All heads, or none if they are too many to be said."""
+        heads = self._ledger.clock.heads()
+        return heads if len(heads) <= words.HEADS_MAX else []
+
+    def _is_same(self, said: words.Sync | words.Differs) -> bool:
+        """Whether a peer that says this has the same events.
+
+        The heads are hashes and cannot be made to fit; the fingerprint is a sum, and whoever mints events may make two
+        sets agree in it.
+        """
+        clock = self._ledger.clock
+        return (said.count, said.fingerprint, said.heads) == (len(clock), clock.fingerprint, self._heads())
+
     # -- asking ----------------------------------------------------------------------------------------------
 
     async def sync_with(self, peer_id: str) -> None:
@@ -160,12 +176,8 @@ class Syncer:
     async def _ask(self, peer_id: str) -> Message:
         """Say what is here, and take what comes of it."""
         clock = self._ledger.clock
-        heads = clock.heads()
         request = words.Sync(
-            genesis=clock.genesis,
-            count=len(clock),
-            fingerprint=clock.fingerprint,
-            heads=heads if len(heads) <= words.HEADS_MAX else [],
+            genesis=clock.genesis, count=len(clock), fingerprint=clock.fingerprint, heads=self._heads()
         )
         answer, _ = await self._events(peer_id, request)
         # What another sync took in at the same time may be on its way to the disk: it counts before this one ends.
@@ -175,7 +187,7 @@ class Syncer:
     async def _compare(self, peer_id: str, theirs: words.Differs) -> None:
         """Find out what either side lacks, and move it."""
         clock = self._ledger.clock
-        if (theirs.count, theirs.fingerprint) == (len(clock), clock.fingerprint):
+        if self._is_same(theirs):
             return
         if theirs.heads and all(head in clock for head in theirs.heads):
             beyond = await self._env.executor.run(clock.missing_beyond, theirs.heads)
@@ -266,7 +278,7 @@ class Syncer:
             raise GenesisMismatch("The two nodes belong to different swarms.")
         # Taken at one moment: events that come while we stream are the next sync's.
         synced = words.Synced(count=len(clock), fingerprint=clock.fingerprint)
-        if (asked.count, asked.fingerprint) == (synced.count, synced.fingerprint):
+        if self._is_same(asked):
             return await exchange.send(synced)
         if asked.count > synced.count + PUSHED_BACK_MAX:
             self._on_ahead(peer_id)  # for it will not push all that
@@ -304,12 +316,12 @@ class Syncer:
 
     async def _differs(self) -> words.Differs:
         clock = self._ledger.clock
-        count, fingerprint, heads = len(clock), clock.fingerprint, clock.heads()
+        count, fingerprint, heads = len(clock), clock.fingerprint, self._heads()
         salt = self._env.rng.token(SALT_BYTES)
         return words.Differs(
             count=count,
             fingerprint=fingerprint,
-            heads=heads if len(heads) <= words.HEADS_MAX else [],
+            heads=heads,
             salt=salt,
             digests=await self._env.executor.run(reconcile.digests, clock, salt),
         )

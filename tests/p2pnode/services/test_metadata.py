@@ -20,6 +20,7 @@ from p2pnode.errors import (
     UsageError,
 )
 from p2pnode.services import authoring, syncing
+from p2pnode.services import metadata as service
 from protocols import metadata as words
 from protocols.metadata import METADATA
 
@@ -322,7 +323,7 @@ async def test_equal_replicas_say_so_in_one_message(swarm, autojump_clock):
     first, second = await swarm.founded(2, run=False)
     await second.metadata.greet(first.peer_id)
     clock = second.metadata.clock
-    request = words.Sync(genesis=clock.genesis, count=len(clock), fingerprint=clock.fingerprint)
+    request = words.Sync(genesis=clock.genesis, count=len(clock), fingerprint=clock.fingerprint, heads=clock.heads())
     answer, _ = await second.peers.ask(first.peer_id, METADATA, request)
     assert answer == words.Synced(count=len(clock), fingerprint=clock.fingerprint)
 
@@ -352,6 +353,19 @@ async def test_many_refreshes_at_once_do_not_starve_each_other_of_streams(swarm,
             nursery.start_soon(newcomer.metadata.refresh)
     assert trio.current_time() - started < 1
     assert newcomer.metadata.catalog.dataset("flights").version is not None
+
+
+async def test_one_that_was_dead_and_answers_is_synced_with_at_once(swarm, autojump_clock, monkeypatch):
+    monkeypatch.setattr(service, "ANTI_ENTROPY_S", 1e6)
+    first, second, third = await swarm.founded(3)
+    await swarm.cut(first, second, third)
+    await second.metadata.author("note", "", {}, wait=False)
+    await third.metadata.author("note", "", {}, wait=False)
+    swarm.heal()
+    for gone in (third, second):
+        first.metadata.returned(gone.peer_id)
+    await trio.sleep(1)
+    assert len({node.metadata.clock.fingerprint for node in (first, second, third)}) == 1
 
 
 async def test_a_fork_of_which_each_saw_one_branch_is_found_and_agreed_on(swarm, autojump_clock):

@@ -170,6 +170,19 @@ async def test_whoever_is_far_behind_is_not_pushed_all_of_history(swarm, autojum
     assert one.state == other.state
 
 
+async def test_a_fingerprint_that_was_made_to_fit_deceives_nobody(swarm, autojump_clock, monkeypatch):
+    """It is a sum, and whoever mints events can make two sets agree in it; their heads are still others."""
+    one, other = await lonely(swarm, 2)
+    await write(one, 1)
+    await write(other, 1)
+    for node in (one, other):
+        monkeypatch.setattr(type(node.metadata.clock), "fingerprint", b"the same")
+    assert len(one.metadata.clock) == len(other.metadata.clock)
+    await sync(one, other)
+    assert one.metadata.clock.heads() == other.metadata.clock.heads()
+    assert len(one.metadata.clock) == len(other.metadata.clock)
+
+
 # -- rumours --
 
 
