@@ -236,7 +236,7 @@ def _cells(entry: dict[str, Any]) -> list[str]:
     """The texts of one line, in the order of _COLUMNS; what would break the line is a blank."""
     from p2pnode.api.telling import short
 
-    time = (entry["time"] or "")[:19].replace("T", " ")
+    time = entry["time"][:19].replace("T", " ")
     node = entry["node_id"] or short(entry["author"])
     cells = (time, str(entry["height"]), node, entry["kind"], entry["text"], short(entry["id"]))
     return [" ".join(cell.split()) for cell in cells]
