@@ -334,6 +334,34 @@ async def test_nobody_pings_a_client_and_a_stranger_named_in_a_probe_is_not_dial
 
 
 @pytest.mark.trio
+async def test_when_all_is_well_a_node_wakes_once_a_period(
+    network: Start, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks: list[float] = []
+    tick = Detector.tick
+    monkeypatch.setattr(Detector, "tick", lambda self, now, lag_s: ticks.append(now) or tick(self, now, lag_s))
+    swarm = network()
+    await trio.sleep(5)
+    ticks.clear()
+    await trio.sleep(60)
+    assert len(ticks) <= 61 * len(swarm.twins)
+
+
+@pytest.mark.trio
+async def test_a_new_member_is_asked_as_soon_as_it_is_known(
+    network: Start, autojump_clock: trio.testing.MockClock
+) -> None:
+    swarm = network("ann", "dan")
+    newcomer = swarm.members.pop()
+    await trio.sleep(5.1)
+    swarm["dan"].asked.clear()
+    swarm.members.append(newcomer)
+    swarm["ann"].service.members_changed()
+    await trio.sleep(0.05)
+    assert [type(request) for request in swarm["dan"].asked][:1] == [Ping]
+
+
+@pytest.mark.trio
 async def test_waiting_for_doubt_ends_with_the_first_suspicion(
     network: Start, autojump_clock: trio.testing.MockClock
 ) -> None:
