@@ -51,3 +51,9 @@ def waiting_of(node: Node) -> tuple[list[int], list[int]]:
     """Events, and their bytes, that wait for what they stand on, by sender."""
     room = ledger_of(node).clock._waiting
     return [len(guests) for guests in room._by_source.values()], list(room._bytes.values())
+
+
+def blocks_of(node: Node) -> list[bytes]:
+    """Every block on its disk that reads."""
+    log = ledger_of(node)._log
+    return [block for cid in log.block_ids() if (block := log.read_block(cid)) is not None]

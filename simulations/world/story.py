@@ -17,9 +17,10 @@ from p2pnode.services.authoring import COPIES
 from simulations.world import checks
 from simulations.world.checks import Ack, Violation
 from simulations.world.host import Host
-from simulations.world.inside import ledger_of
+from simulations.world.inside import blocks_of, ledger_of
 from simulations.world.options import WorldOptions
 from simulations.world.plan import Fault, cast, plan
+from simulations.world.second_opinion import second_opinion
 from simulations.world.swarm import Swarm
 from simulations.world.trouble import Trouble
 from simulations.world.views import facts_of, refold, sizes_of
@@ -159,6 +160,7 @@ class Story:
                 if index not in self.swarm.gone:
                     nursery.start_soon(self._trouble.bring_up, host)
         await self._calm()
+        self._ask_another()
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -182,6 +184,14 @@ class Story:
         self._look_at_buffers()
         self.violations += found
         self.world.trace.note("state", *(view.state.hex() for view in views))
+
+    def _ask_another(self) -> None:
+        """Whether the founder, whose disk is sound, made of its events what the specification says."""
+        node, *_ = self.swarm.nodes()
+        ledger = ledger_of(node)
+        wires = [event.wire for event in ledger.clock.events()]
+        heads, state = ledger.clock.heads(), ledger.catalog.digest()
+        self.violations += second_opinion(node.node_id, ledger.clock.genesis, wires, blocks_of(node), heads, state)
 
     def _look_at_buffers(self) -> None:
         for node in self.swarm.nodes():

@@ -1,4 +1,4 @@
-"""Two implementations asked the same: ours, and the plain one that tests/protocols keeps to prove the specification.
+"""Two implementations asked the same: ours, and the plain one that was written from the specification alone.
 
 Stories are drawn at random: members who come, leave, fork, are called down and readmitted, and publish on three
 replicas that now and then meet. Whatever they amount to here they must amount to there. The same for bytes that an
@@ -8,10 +8,12 @@ accident has changed: an event that one of the two reads and the other refuses w
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from p2pnode.core.clock import MerkleClock
 from p2pnode.core.event import BadEvent, parse
 from p2pnode.core.model import NodeRole
 from p2pnode.errors import IntegrityError
+from simulations.world import second_reader as theirs
 
 TESTS = Path(__file__).parents[2]
 STEPS = 60
@@ -37,7 +40,10 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-theirs = _load(TESTS / "protocols" / "test_second_reading.py")
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((TESTS.parent / "protocols" / "vectors" / f"{name}.json").read_text(encoding="utf-8"))
+
+
 ours = _load(TESTS / "p2pnode" / "core" / "test_event_vectors.py")
 
 
@@ -175,7 +181,7 @@ def _their_reading(wire: bytes) -> tuple[bytes, bool] | None:
 
 def test_changed_events_are_read_by_both_or_by_neither():
     rng = random.Random("events")
-    vectors = theirs.recorded("events")
+    vectors = recorded("events")
     wires = [bytes.fromhex(one["wire"]) for one in (*vectors["events"], *vectors["refused"])]
     short = [wire for wire in wires if len(wire) < 4096]
     mutants = [_mutated(rng, rng.choice(short)) for _ in range(MUTANTS)]
@@ -187,7 +193,7 @@ def test_changed_events_are_read_by_both_or_by_neither():
 
 def test_changed_manifests_are_read_by_both_or_by_neither():
     rng = random.Random("manifests")
-    blocks = [bytes.fromhex(block) for fold in theirs.recorded("folds")["folds"] for block in fold["blocks"]]
+    blocks = [bytes.fromhex(block) for fold in recorded("folds")["folds"] for block in fold["blocks"]]
     names = ("v", "dataset", "format", "schema", "columns", "shards", "replicas", "policy", "base")
     read = 0
     for _ in range(MUTANTS):
