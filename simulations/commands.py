@@ -107,6 +107,9 @@ def world(
     ] = None,
     drop: Annotated[str, typer.Option(metavar="NUMBER,…", help="Leave out these faults of a seed.")] = "",
     shrink: Annotated[bool, typer.Option("--shrink", help="Find the fewest faults with which the seed fails.")] = False,
+    libp2p: Annotated[
+        bool, typer.Option("--libp2p", help="Let nodes run their real network stack over simulated sockets: slower.")
+    ] = False,
 ) -> None:
     """Whole swarms in one process and virtual time, with everything going wrong.
 
@@ -123,7 +126,10 @@ def world(
 
     menu = None if faults is None else tuple(name for name in listed(faults) if name != "none")
     left_out = tuple(sorted(map(number, listed(drop))))
-    worlds = [WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out) for seed in showing.seeds(seeds)]
+    worlds = [
+        WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out, libp2p=libp2p)
+        for seed in showing.seeds(seeds)
+    ]
     verbose = Session.of(context).verbose
     if shrink and len(worlds) > 1:
         raise UsageError("--shrink takes one seed", advice="For example --seeds 17.")

@@ -28,6 +28,8 @@ class WorldOptions:
     #: Numbers of faults that are left out: how a failing seed is made small.
     drop: tuple[int, ...] = ()
     fault_chance: float = 0.5
+    #: Nodes run their real libp2p stack over simulated sockets: slower, and repeated closely rather than exactly.
+    libp2p: bool = False
 
     #: Storms, each followed by a calm in which the swarm must become one again.
     rounds: int = 2

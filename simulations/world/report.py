@@ -50,6 +50,8 @@ def replay_command(options: WorldOptions) -> str:
         words.append(f"--faults {_comma(options.faults)}")
     if options.drop:
         words.append(f"--drop {_comma(options.drop)}")
+    if options.libp2p:
+        words.append("--libp2p")
     return " ".join(words)
 
 

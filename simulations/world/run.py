@@ -51,7 +51,7 @@ def run_seed(options: WorldOptions, *, tell: Tell | None = None) -> Report:
 
 
 async def _run(options: WorldOptions, tell: Tell | None) -> Report:
-    async with open_world(options.seed) as world:
+    async with open_world(options.seed, libp2p=options.libp2p) as world:
         story = Story(world, options)
         await story.tell()
         violations = [*story.violations, *_logged({story.swarm.hosts[index].name for index in cast(options).fragile})]
