@@ -127,8 +127,7 @@ def world(
     menu = None if faults is None else tuple(name for name in listed(faults) if name != "none")
     left_out = tuple(sorted(map(number, listed(drop))))
     worlds = [
-        WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out, libp2p=libp2p)
-        for seed in showing.seeds(seeds)
+        WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out, libp2p=libp2p) for seed in showing.seeds(seeds)
     ]
     verbose = Session.of(context).verbose
     if shrink and len(worlds) > 1:
