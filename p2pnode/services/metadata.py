@@ -88,6 +88,7 @@ class MetadataService:
         self._somebody_returned = trio.Event()
         self._guests: dict[str, NodeRole] = {}
         self._addresses: tuple[str, ...] = ()
+        self._leaving = False
         self._proposals: Proposals = _refuse_wishes
         self._tickets: Tickets = _refuse_wishes
 
@@ -152,6 +153,8 @@ class MetadataService:
         Waits up to ANNOUNCED_S for others to have it on their disks, so that whoever acts on our being ready finds us
         in the catalog; a swarm that is mostly down does not keep us from starting. Raises NodeIdTaken, StorageFailed.
         """
+        if self._leaving:
+            return
         self._check_own_name()
         settings = self._settings
         wanted = Member(
@@ -202,8 +205,16 @@ class MetadataService:
         )
 
     async def leave(self, timeout_s: float = DURABLE_S) -> None:
-        """Record that this node left for good. Raises NotDurable if too few others heard it."""
-        await self.author(records.LEAVE, self._identity.peer_id, {}, timeout_s=timeout_s)
+        """Record that this node left for good; from then on it says nothing of itself any more, whoever calls it down.
+
+        Raises NotDurable if too few others heard it; asking again brings the same word to them, no second one.
+        """
+        self._leaving = True
+        me = self.catalog.member(self._identity.peer_id)
+        if me is None or not me.left:
+            await self.author(records.LEAVE, self._identity.peer_id, {}, timeout_s=timeout_s)
+        for event_id in self.clock.leaves(self._identity.peer_id):
+            await self.confirm(event_id, timeout_s)
 
     async def run(self) -> None:
         """Push what is authored and compare notes, until cancelled."""

@@ -136,6 +136,26 @@ async def test_one_that_reads_of_its_own_end_says_otherwise_at_once(swarm, autoj
     assert second.down == set()
 
 
+async def test_one_that_is_leaving_does_not_come_back_because_it_is_called_down(swarm, autojump_clock):
+    first, second, third = await kept(swarm, 3)
+    for other in (first, second):
+        await swarm.cut(third.node, other.node)
+        third.views.lose(other.peer_id)
+        other.views.lose(third.peer_id)
+    with pytest.raises(NotDurable):
+        await third.metadata.leave(timeout_s=1.0)
+    await trio.sleep(DOWN_S + 5)
+    assert first.down == {"node-2"}
+    swarm.heal()
+    for node in (first, second):
+        await third.metadata.greet(node.peer_id)
+    await third.metadata.leave(timeout_s=1.0)
+    await converge([first, second, third])
+    await trio.sleep(30)
+    assert first.metadata.catalog.member(third.peer_id).left
+    assert [event.author for event in first.said(records.LEAVE)] == [third.peer_id]
+
+
 async def test_one_that_calls_another_down_again_and_again_does_not_make_it_fill_the_log(swarm, autojump_clock):
     first, second, third = await kept(swarm, 3)
     for _ in range(1800):
