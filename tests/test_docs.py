@@ -81,6 +81,12 @@ def test_the_world_is_told_as_it_is() -> None:
     assert broken | set(MENU) <= told
     table = page.split("| goes wrong |")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) == set(MENU)
+    plain = WorldOptions()
+    assert f"within {plain.converge_limit_s:.0f} virtual seconds" in page
+    assert f"at least {plain.writes} writes" in page
+    assert f"stands still for {plain.pause_s:.0f} s" in page
+    assert plain.fault_chance == 0.5
+    assert "a chance of one half" in page
     example = json.loads(re.search(r"^\{.*\}$", page, re.M)[0])  # type: ignore[index]
     assert list(example) == list(Report(WorldOptions(), 0, 0, 0, 0.0, 0.0, "", ()).as_document())
 

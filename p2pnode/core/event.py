@@ -13,7 +13,7 @@ carry a first bit that no content id has, and a payload holds no bytes that anot
 (`check_values`), nor more levels than any reader can follow.
 
 This format is final. protocols/SPEC.md defines it, protocols/vectors hold it to the byte, and a reader that shares
-nothing with this one (tests/protocols/test_second_reading.py) is held to both. What is added comes as kinds and as
+nothing with this one (simulations/world/second_reader.py) is held to both. What is added comes as kinds and as
 optional fields of payloads, and decides nothing about which events may be.
 """
 

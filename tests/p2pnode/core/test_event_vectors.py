@@ -1,7 +1,7 @@
 """Golden events and folds: what protocols/SPEC.md says of events, in bytes. `python -m` this file writes them anew.
 
 The clock and the catalog must keep to what is recorded. That the records say the same to a reader who has none of
-this code is shown by tests/protocols/test_second_reading.py.
+this code is shown by tests/protocols/test_second_reading.py and the reader that it holds to them.
 """
 
 from __future__ import annotations
