@@ -88,7 +88,8 @@ class MetadataService:
         self._somebody_returned = trio.Event()
         self._guests: dict[str, NodeRole] = {}
         self._addresses: tuple[str, ...] = ()
-        self._leaving = False
+        #: This node said that it goes for good, or is saying so.
+        self.leaving = False
         self._proposals: Proposals = _refuse_wishes
         self._tickets: Tickets = _refuse_wishes
 
@@ -153,8 +154,7 @@ class MetadataService:
         Waits up to ANNOUNCED_S for others to have it on their disks, so that whoever acts on our being ready finds us
         in the catalog; a swarm that is mostly down does not keep us from starting. Raises NodeIdTaken, StorageFailed.
         """
-        if self._leaving:
-            return
+        self.leaving = False
         self._check_own_name()
         settings = self._settings
         wanted = Member(
@@ -205,11 +205,11 @@ class MetadataService:
         )
 
     async def leave(self, timeout_s: float = DURABLE_S) -> None:
-        """Record that this node left for good; from then on it says nothing of itself any more, whoever calls it down.
+        """Record that this node left for good; it does not come back because others call it down.
 
         Raises NotDurable if too few others heard it; asking again brings the same word to them, no second one.
         """
-        self._leaving = True
+        self.leaving = True
         me = self.catalog.member(self._identity.peer_id)
         if me is None or not me.left:
             await self.author(records.LEAVE, self._identity.peer_id, {}, timeout_s=timeout_s)

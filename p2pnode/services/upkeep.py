@@ -91,6 +91,8 @@ class Upkeep:
 
     async def _set_right(self) -> float:
         """Say anew that this node is up if others say that it is not, or readmitted it."""
+        if self._metadata.leaving:
+            return math.inf
         catalog = self._metadata.catalog
         fresh = [readmission for readmission in catalog.readmissions(self._me) if readmission not in self._taken_up]
         for readmission in fresh:
