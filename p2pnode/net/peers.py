@@ -125,7 +125,7 @@ class Peers:
 
         Unlike an exchange it dials again even if a dial has failed just now.
         """
-        await self._keep_out(peer_id)
+        self._check_not_dropped(peer_id)
         self._book.learn(peer_id, addresses, self._clock.now())
         self._entry(peer_id).failed_at = float("-inf")
         await self._connect(peer_id)
@@ -191,10 +191,11 @@ class Peers:
     # -- streams
     # -------------------------------------------------------------------------------------------------
 
-    async def _keep_out(self, peer_id: str) -> None:
-        """Raise PeerLost if that peer is dropped, and let go of what still connects to it."""
+    def _check_not_dropped(self, peer_id: str) -> None:
+        """Raise PeerLost if that peer is dropped. Its connections are the guard's to close, in its own time: a peer
+        that is shut out at once dials at once.
+        """
         if self.blame.is_dropped(peer_id):
-            await self.blame.show_out(peer_id)
             raise errors.PeerLost(f"{peer_id} is dropped for a while: too much of what it sent was refused")
 
     async def _begin(
@@ -236,7 +237,7 @@ class Peers:
             await exchange.reset()
 
     async def _stream(self, peer_id: str, spec: ProtocolSpec) -> Exchange:
-        await self._keep_out(peer_id)
+        self._check_not_dropped(peer_id)
         known = self._entry(peer_id)
         idle = known.idle.get(spec.protocol_id, [])
         while idle:

@@ -23,7 +23,7 @@ from protocols.errors import LocalProtocolError
 from protocols.frame import frame
 from protocols.metadata import METADATA, Push
 from simulations.world.host import Host
-from simulations.world.inside import define, ledger_of, metadata_of, peers_of
+from simulations.world.inside import define, ledger_of, metadata_of, peers_of, raw_stream
 from simulations.world.loop import run_virtual
 from simulations.world.world import World, open_world
 from tests.fuzz import samples
@@ -32,6 +32,8 @@ from tests.fuzz.targets import make_words
 
 #: Virtual seconds that a case is given: the far end may keep quiet, and has a deadline of its own.
 CASE_S = 2.0
+#: Resolution of the times of steps.
+STEP_S = 20e-6
 #: Every so many cases the accounts are closed and whoever was dropped is let in again.
 CLEAN_EVERY = 4
 
@@ -45,14 +47,14 @@ class Outcome:
     answered: int = 0
     blamed: Counter[Reason] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
-    #: Processor seconds of single steps of tasks: how long the loop was not free.
-    steps_s: list[float] = field(default_factory=list)
+    #: Processor time of single steps of tasks, in units of STEP_S: how long the loop was not free.
+    steps: Counter[int] = field(default_factory=Counter)
 
 
 class Steps(trio.abc.Instrument):
     """Times every step of every task, in processor time: the machine's other work is not the node's."""
 
-    def __init__(self, into: list[float]) -> None:
+    def __init__(self, into: Counter[int]) -> None:
         self._into = into
         self._since = time.thread_time()
 
@@ -60,7 +62,7 @@ class Steps(trio.abc.Instrument):
         self._since = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._into.append(time.thread_time() - self._since)
+        self._into[int((time.thread_time() - self._since) / STEP_S)] += 1
 
 
 def run(seed: int, first: int, count: int) -> Outcome:
@@ -77,7 +79,7 @@ async def _story(seed: int, first: int, count: int) -> Outcome:
             hosts.append(world.add(name, bootstrap=hosts[:1]))
             await hosts[-1].start()
         attack = _Attack(world, hosts[0], hosts[2], outcome)
-        steps = Steps(outcome.steps_s)
+        steps = Steps(outcome.steps)
         trio.lowlevel.add_instrument(steps)
         for number in range(first, first + count):
             await attack.case(seed, number)
@@ -92,6 +94,9 @@ async def _as_before(world: World, hosts: list[Host], outcome: Outcome) -> None:
     hosts[2].cut_power()
     await hosts[2].until_down()
     await hosts[2].start()
+    for host in hosts:
+        assert host.node is not None
+        peers_of(host.node).blame.conduct = Conduct()  # the other honest one was answered nonsense as well
     for host in hosts:
         assert host.node is not None, f"{host.name} died: {host.failure!r}"
         await define(host.node, f"after-{host.name}", "")
@@ -163,7 +168,7 @@ class _Attack:
 
     async def _tell(self, protocol_id: str, words: bytes, rng: Random) -> None:
         """Ask the victim, in pieces, and hear what it says until it has no more to say."""
-        stream = await self._hosts[1].transport.open_stream(self._hosts[0].peer_id, protocol_id)
+        stream = await raw_stream(self._mallory, self._hosts[0].peer_id, protocol_id)
         try:
             at = rng.randrange(len(words) + 1)
             for piece in (words[:at], words[at:]):
@@ -185,7 +190,7 @@ class _Attack:
             except StreamBroken:
                 pass  # it has heard enough
 
-        self._hosts[1].transport.serve(talk.spec.protocol_id, answer)
+        self._mallory._transport.serve(talk.spec.protocol_id, answer)
         mallory = self._hosts[1].peer_id
         if talk.verb.request.verb() == "sync" and rng.random() < 0.7:
             return await metadata_of(self._victim).catch_up(mallory)
