@@ -13,7 +13,9 @@ import sqlite3
 
 import trio
 
-from p2pnode.services.authoring import COPIES
+from p2pnode.core.cid import cid_text
+from p2pnode.core.merging import HEADS_MAX
+from p2pnode.core.model import FORMATS, ShardEntry
 from simulations.world import checks
 from simulations.world.checks import Ack, Violation
 from simulations.world.host import Host
@@ -23,7 +25,8 @@ from simulations.world.plan import Fault, cast, plan
 from simulations.world.second_opinion import second_opinion
 from simulations.world.swarm import Swarm
 from simulations.world.trouble import Trouble
-from simulations.world.views import facts_of, refold, sizes_of
+from simulations.world.views import facts_of, refold
+from simulations.world.watch import Watch
 from simulations.world.workload import Deed, Scribe, Written, deeds
 from simulations.world.world import World
 
@@ -35,8 +38,6 @@ LOOK_S = 1.0
 EXTENSIONS_MAX = 5
 #: The last part of the final stillness, in which nothing may be written any more.
 STILL_S = 15.0
-#: Heads that may be left after it.
-HEADS_MAX = 8
 
 
 class Story:
@@ -52,6 +53,7 @@ class Story:
         self._scribes: dict[int, Scribe] = {}
         self._honest = cast(options).honest
         self._trouble = Trouble(self.swarm, self._scribe_of, self.violations.append)
+        self._watch = Watch(self.swarm, self.violations.append)
 
     @property
     def written(self) -> list[Written]:
@@ -100,7 +102,7 @@ class Story:
                 for deed in planned:
                     nursery.start_soon(self._write, deed, began)
                 while self.world.now < began + self.options.storm_s:
-                    self._look_at_buffers()
+                    self._watch.look()
                     await trio.sleep(LOOK_S)
                 self._trouble.heal()
         if limit.cancelled_caught:
@@ -181,21 +183,17 @@ class Story:
                 refolded.add(view.events)
                 rng = self.world.rng("order", len(self.converged_s), node.node_id)
                 found += checks.order_does_not_show(view, refold(ledger_of(node), rng))
-        self._look_at_buffers()
+        self._watch.look()
         self.violations += found
         self.world.trace.note("state", *(view.state.hex() for view in views))
 
     def _ask_another(self) -> None:
         """Whether the founder, whose disk is sound, made of its events what the specification says."""
-        node, *_ = self.swarm.nodes()
-        ledger = ledger_of(node)
-        wires = [event.wire for event in ledger.clock.events()]
-        heads, state = ledger.clock.heads(), ledger.catalog.digest()
-        self.violations += second_opinion(node.node_id, ledger.clock.genesis, wires, blocks_of(node), heads, state)
-
-    def _look_at_buffers(self) -> None:
-        for node in self.swarm.nodes():
-            self.violations += checks.within_bounds(node.node_id, sizes_of(node))
+        for node in self.swarm.nodes()[:1]:
+            clock, state = ledger_of(node).clock, ledger_of(node).catalog.digest()
+            wires = [event.wire for event in clock.events()]
+            blocks = blocks_of(node)
+            self.violations += second_opinion(node.node_id, clock.genesis, wires, blocks, clock.heads(), state)
 
     def _scribe_of(self, index: int) -> Scribe:
         scribe = self._scribes.get(index)
@@ -210,13 +208,24 @@ class Story:
     def _acknowledged(self, written: Written) -> None:
         """At this moment it must be on as many disks as promised, whatever happens next."""
         found = min((self._copies(event) for event in written.events), default=0)
-        ack = Ack(written.deed.number, written.host, written.events, min(COPIES, written.promised), found)
+        promised = min(checks.EVENT_DISKS, written.present)
+        ack = Ack(written.deed.number, written.host, written.events, promised, found)
         self.acks.append(ack)
         self.violations += checks.enough_disks(ack)
+        for shard in written.shards:
+            disks = sum(_holds(host, shard) for host in self.swarm.hosts)
+            self.violations += checks.shard_on_disks(written.deed.number, cid_text(shard.cid), disks, written.storing)
 
     def _copies(self, event_id: bytes) -> int:
         """Disks that would still have the event if all power went now."""
         return sum(_has(host, event_id) for host in self.swarm.hosts)
+
+
+def _holds(host: Host, shard: ShardEntry) -> bool:
+    """Whether all of the shard is on that disk for certain."""
+    folder = host.home / "shards"
+    sizes = [host.disk.certain_size(folder / f"{cid_text(shard.cid)}.{kind}") for kind in FORMATS]
+    return shard.bytes in sizes
 
 
 def _has(host: Host, event_id: bytes) -> bool:
