@@ -492,6 +492,15 @@ def test_ten_minutes_of_five_percent_loss_bury_nobody_and_cost_little() -> None:
     assert swarm.asked.total() / swarm.now / len(swarm.names) < 2.0, "questions per node and second"
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_a_day_of_five_percent_loss_buries_nobody_who_lives_more_than_once() -> None:
+    swarm = Swarm(20, 7, loss=0.05)
+    swarm.run(24 * 3600)
+    false = [change for _, _, change in swarm.changes if change.state is State.DEAD]
+    assert len(false) <= len(swarm.names), "one for each node and day"
+
+
 def test_equal_seeds_give_equal_histories() -> None:
     def history(seed: int) -> list[tuple[float, str, Changed]]:
         swarm = Swarm(8, seed, loss=0.1)
