@@ -1,7 +1,7 @@
 """The health protocol: am I alive, how am I doing, what do I hold.
 
 Pings carry a little gossip about members and the digest of the holdings, so that failure and change spread
-without a message of their own. All of it is soft state: newest (incarnation, counter) wins, nothing of it
+without a message of their own. All of it is soft state: what peers say of others is hearsay, nothing of it
 enters the log.
 """
 
@@ -22,7 +22,7 @@ HOLDINGS_BYTES_MAX = 36 * 1_000_000
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
-    """Somebody's belief about a member: alive, suspect, dead or left, at that member's incarnation."""
+    """What the sender itself found of a member: alive, suspect, dead or left, at that member's incarnation."""
 
     peer_id: PeerId
     state: Annotated[str, msgspec.Meta(max_length=8)]
