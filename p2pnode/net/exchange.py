@@ -153,8 +153,6 @@ class Exchange:
                 raise errors.PeerLost(f"{self.peer_id} sent nothing for {PAYLOAD_STALL_S:g} s")
             if isinstance(event, Payload):
                 yield event.data
-            elif not isinstance(event, PayloadEnd):
-                self._refuse(event)
 
     async def payload_all(self, bytes_max: int) -> bytes:
         """The whole payload of the message received last. Raises PeerLost, also if it is over `bytes_max`."""

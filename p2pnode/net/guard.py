@@ -227,7 +227,9 @@ def _as_message(error: errors.P2PNodeError) -> Error:
     details = {
         key: value
         for key, value in error.details.items()
-        if value is None or isinstance(value, str | int | float | bool | list)
+        if value is None
+        or isinstance(value, str | int | float | bool)
+        or (isinstance(value, list) and all(isinstance(one, str) for one in value))
     }
     if isinstance(error, errors.Busy):
         details["retry_after_s"] = error.retry_after_s

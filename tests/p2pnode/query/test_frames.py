@@ -86,3 +86,15 @@ def test_a_file_crosses_with_its_frame_and_a_cut_frame_is_nonsense() -> None:
         channel.receive()
     os.close(file)
     os.close(handed)
+
+
+def test_a_head_that_no_node_would_read_is_not_sent() -> None:
+    with pytest.raises(Nonsense, match="a head of"):
+        encode({"kind": "x", "text": "y" * HEAD_BYTES_MAX})
+
+
+def test_a_worker_whose_node_has_gone_hears_nothing_more() -> None:
+    here, there = socket.socketpair()
+    there.close()
+    with here:
+        assert WorkerChannel(here).receive() is None
