@@ -55,6 +55,8 @@ class Holdings:
 
     def __init__(self) -> None:
         self._claims: dict[str, _Claim] = {}
+        #: No list expires before; it is asked for many times a second.
+        self._confirmed_until = float("-inf")
         self._holders: dict[bytes, set[str]] = {}
 
     def update(self, peer_id: str, cids: Iterable[bytes], now: float) -> None:
@@ -103,9 +105,12 @@ class Holdings:
 
     def expire(self, now: float) -> list[str]:
         """Forget every list that was not confirmed for LIFE_S; returns whose."""
+        if now <= self._confirmed_until:
+            return []
         silent = sorted(peer_id for peer_id, claim in self._claims.items() if now - claim.heard > LIFE_S)
         for peer_id in silent:
             self.forget(peer_id)
+        self._confirmed_until = min((claim.heard for claim in self._claims.values()), default=now) + LIFE_S
         return silent
 
     def holders_of(self, cid: bytes) -> list[str]:

@@ -238,6 +238,8 @@ class EventLog:
 
     async def adopt(self, genesis: bytes) -> None:
         """Belong to that swarm from now on. Raises IntegrityError if the log belongs to another one."""
+        if self.genesis == genesis:
+            return  # every greeting says so; it is on the platter already
         async with self._lock:
             if self.genesis not in (None, genesis):
                 raise IntegrityError(f"{self._path} belongs to another swarm", advice=self.advice)
