@@ -26,6 +26,8 @@ PAUSE_LEVEL = 16.0
 PAUSE_S = 30.0
 #: … and one above this is dropped. One batch, however bad, pauses and no more: who is dropped has gone on.
 DROP_LEVEL = 64.0
+#: An event that overtook its past weighs this: where everybody passes on news, such come by the dozen a second.
+ORPHAN_WEIGHT = 1 / 256
 #: The first drop lasts so long, each further one twice as long up to the most. That is shorter than the five minutes
 #: after which a silent member is called down: conduct silences, whether a member is gone is for membership to say.
 DROP_S = 30.0
@@ -243,7 +245,7 @@ def _weight(reason: Reason, count: int) -> float:
     if reason in _HARMLESS:
         return 0.0
     if reason in _MISTAKES:
-        return min(MISTAKES_WEIGHT_MAX, count * MISTAKE_WEIGHT)
+        return min(MISTAKES_WEIGHT_MAX, count * (ORPHAN_WEIGHT if reason is Reason.ORPHAN else MISTAKE_WEIGHT))
     return min(PAUSE_LEVEL + 1, count)
 
 

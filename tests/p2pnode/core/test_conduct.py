@@ -93,7 +93,7 @@ def test_mistakes_weigh_little_and_a_batch_of_them_is_one():
         # A newer peer's whole log, again and again; and a burst of pushes that overtook each other.
         if second % 5 == 0:
             conduct.note("newer", Reason.NEWER, 1000, now=second)
-        for _ in range(4):
+        for _ in range(50):
             conduct.note("newer", Reason.ORPHAN, 1, now=second)
     assert conduct.pause_s("newer", now=600) == 0
     while not (verdict := conduct.note("flood", MISTAKE, 1, now=0)).paused_s:

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.trio
 
 #: Pushes a second of the flood: more than any honest member makes, less than a machine can.
 RATE = 200
+#: Times that each push says the same.
+COPIES = 20
 #: Virtual seconds of it at most.
 FLOOD_S = 10
 
@@ -106,11 +108,11 @@ KINDS = (
 
 async def flood(node, victim, wire, until):
     """Push it again and again until told to wait (Busy) or shut out (PeerLost); fails if that takes too long."""
-    push = words.Push(sizes=[len(wire)])
+    push = words.Push(sizes=[len(wire)] * COPIES)
     with trio.fail_after(FLOOD_S):
         while True:
             try:
-                await node.peers.ask(victim.peer_id, METADATA, push, wire)
+                await node.peers.ask(victim.peer_id, METADATA, push, wire * COPIES)
             except (Busy, PeerLost) as refusal:
                 if isinstance(refusal, until):
                     return
