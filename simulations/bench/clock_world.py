@@ -31,7 +31,7 @@ T = TypeVar("T")
 SPEED_MIN = 100.0
 SEEDS = (1, 2, 3)
 #: A large swarm's scenario, virtual seconds.
-LARGE = WorldOptions(nodes=100, rounds=1, storm_s=60.0, rest_s=30.0, faults=("loss", "skew", "equivocate"))
+LARGE = WorldOptions(nodes=100, rounds=1, storm_s=60.0, rest_s=36.0, faults=("loss", "skew", "equivocate"))
 #: The partition: seconds, nodes on the smaller side, loss on every link (also afterwards), writes on each side.
 PARTITION_S, SMALLER, LOSS, WRITES = 600.0, 8, 0.1, 30
 CONVERGED_MAX_S = 10.0
@@ -91,7 +91,8 @@ async def _partition(seed: int) -> list[float]:
         everything = max(len(ledger_of(node).clock) for node in swarm.nodes())
         known = {event for node in swarm.nodes() for event in ledger_of(node).clock.between(0)}
         assert len(known) >= everything + WRITES
-        world.network.partition([])
+        world.network.heal()
+        world.network.set_all(replace(Link(), loss=LOSS))
         return await _until_known(swarm, known)
 
 

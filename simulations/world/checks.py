@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+#: Disks that an acknowledged event is on, where there are so many; and an acknowledged shard of three replicas.
+EVENT_DISKS, SHARD_DISKS = 3, 2
 #: Names of nodes that one violation lists.
 NAMED_MAX = 5
 
@@ -52,6 +54,17 @@ class View:
     states: Mapping[str, str] = field(default_factory=dict)
     #: Members whose record says that they are down.
     down: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A look at one node in the middle of things: the members it counts on, and the owners it names."""
+
+    name: str
+    #: Everything of each present member's record that placement may use.
+    members: tuple[tuple[object, ...], ...]
+    #: By version, for each of its shards.
+    owners: Mapping[bytes, tuple[tuple[str, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,33 @@ def enough_disks(ack: Ack) -> list[Violation]:
         return []
     text = f"write {ack.write} of {ack.host} was acknowledged on {ack.found} of {ack.promised} disks"
     return [Violation("not durable", text)]
+
+
+def shard_on_disks(write: int, shard: str, found: int, members: int) -> list[Violation]:
+    """When its publish was acknowledged, a shard was on a majority of the disks that it belongs on."""
+    if found >= min(SHARD_DISKS, members):
+        return []
+    return [Violation("shard not durable", f"write {write} was acknowledged with shard {shard[-6:]} on {found} disks")]
+
+
+def owners_follow(sights: Iterable[Sight]) -> list[Violation]:
+    """Whoever knows the same members owes a shard to the same owners, whatever else it knows and wherever it stands."""
+    first: dict[tuple[object, ...], Sight] = {}
+    found: list[Violation] = []
+    for sight in sights:
+        for version, owners in sight.owners.items():
+            other = first.setdefault((sight.members, version), sight)
+            if other.owners[version] != owners:
+                text = f"{other.name} and {sight.name} know the same members and other owners of {version.hex()[-6:]}"
+                found.append(Violation("owners", text))
+    return found
+
+
+def minority_is_silent(name: str, cut_off_s: float, patience_s: float, downs: int) -> list[Violation]:
+    """Who has for long reached no more than half of the members records nobody's end."""
+    if downs == 0 or cut_off_s <= patience_s:
+        return []
+    return [Violation("minority", f"{name}, cut off for {cut_off_s:.1f} s, recorded {downs} members as down")]
 
 
 def nothing_lost(acks: Iterable[Ack], views: Sequence[View]) -> list[Violation]:

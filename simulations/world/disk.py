@@ -102,6 +102,11 @@ class SimDisk:
         entry = self.names.get(path)
         return bytes(entry.data) if isinstance(entry, Inode) else None
 
+    def certain_size(self, path: PurePath) -> int | None:
+        """Bytes of that file that a power cut now would leave for certain; None if its name is not certain."""
+        entry = self.durable.get(path)
+        return len(entry.durable) if isinstance(entry, Inode) else None
+
     def after_power_cut(self, path: PurePath, query: str, params: tuple[object, ...] = ()) -> list[tuple]:
         """What a query would find in a database if the power went now and nothing uncertain stayed."""
         entry = self.durable.get(path)

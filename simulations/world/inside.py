@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bootstrap.identity import Identity
 from p2pnode.core.membership import State
-from p2pnode.core.model import DatasetRecord
+from p2pnode.core.model import DatasetRecord, Manifest
 from p2pnode.env.net import RawStream
 from p2pnode.net.peers import Peers
 from p2pnode.node import Node
@@ -35,6 +35,16 @@ def identity_of(node: Node) -> Identity:
 def state_of(node: Node, peer_id: str) -> State:
     """How the node's failure detector sees a member."""
     return node._health.state_of(peer_id)
+
+
+def session_of(node: Node) -> bytes:
+    """The session in which this life records."""
+    return ledger_of(node)._session
+
+
+def should_hold(node: Node, manifest: Manifest) -> list[list[str]]:
+    """Whom this node's own placement names for each shard of a manifest."""
+    return node._datasets.should_hold(manifest)
 
 
 async def define(node: Node, name: str, description: str) -> DatasetRecord:

@@ -1,8 +1,8 @@
 """Production's bounds made small, so that a small world meets them.
 
-A swarm of twenty with two hundred events never writes a checkpoint, never falls a band behind, never has more heads
-than a message takes. Here the same code runs with bounds that it meets all the time. Each is read where it is used;
-this file refuses to change anything but numbers.
+A swarm of twenty with two hundred events never writes a checkpoint, never falls a band behind, never hears more news
+than it passes on at once. Here the same code runs with bounds that it meets all the time. Each is read where it is
+used; this file refuses to change anything but numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 from p2pnode.core import bands
 from p2pnode.services import replay, spreading, syncing
-from protocols import metadata
 
 #: (module, name, its value in a narrow world)
 BOUNDS = (
@@ -21,7 +20,6 @@ BOUNDS = (
     (syncing, "PUSHED_BACK_MAX", 40),
     (bands, "BAND_EVENTS", 16),
     (spreading, "RUMOUR_EVENTS_MAX", 8),
-    (metadata, "HEADS_MAX", 4),
 )
 
 

@@ -33,7 +33,7 @@ class WorldOptions:
 
     #: Storms, each followed by a calm in which the swarm must become one again.
     rounds: int = 2
-    storm_s: float = 18.0
+    storm_s: float = 15.0
     #: Writes begun at least, over all storms, and the share of them that really cuts, pushes and places shards.
     writes: int = 110
     publish_share: float = 0.06
@@ -43,9 +43,9 @@ class WorldOptions:
     #: From the end of a storm until every honest node knows the same and sees everybody.
     converge_limit_s: float = 30.0
     #: Stillness after the last calm: what still writes then writes for ever.
-    rest_s: float = 40.0
+    rest_s: float = 36.0
     #: As in a real node's settings, but fit for a storm of this length (there 300).
-    down_after_s: float = 4.0
+    down_after_s: float = 3.0
 
     #: One way of a link at rest: least and most, and the share by which each packet varies.
     latency_s: tuple[float, float] = (0.0005, 0.02)
@@ -60,7 +60,7 @@ class WorldOptions:
     skew_max_s: float = 3600.0
     drift_max: float = 0.05
     #: How long a crashed machine stays away, least and most.
-    away_s: tuple[float, float] = (1.0, 12.0)
+    away_s: tuple[float, float] = (1.0, 8.0)
     #: A process stands still for so long, which must not read as death.
     pause_s: float = 3.0
     #: Most that one fsync takes on a slow disk.

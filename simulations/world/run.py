@@ -26,8 +26,8 @@ from simulations.world.world import open_world
 
 #: Errors that any node may log in a world like this: a liar was found out.
 EXPECTED_ERRORS = ("author_forked",)
-#: And those whose disk rots.
-EXPECTED_OF_ROT = ("events_damaged", "block_damaged")
+#: And those whose disk rots or fails.
+EXPECTED_OF_DISKS = ("events_damaged", "block_damaged", "blocks_damaged", "log_moved_aside", "log_unreadable")
 #: Logged errors that a report lists.
 LOGGED_MAX = 5
 
@@ -54,7 +54,7 @@ async def _run(options: WorldOptions, tell: Tell | None) -> Report:
     async with open_world(options.seed, libp2p=options.libp2p) as world:
         story = Story(world, options)
         await story.tell()
-        violations = [*story.violations, *_logged({story.swarm.hosts[index].name for index in cast(options).fragile})]
+        violations = [*story.violations, *_logged(story)]
         if tell is not None:
             logged = (f"{at_s:12.6f}  {host:<10} {event} {fields}" for at_s, host, event, fields in LOGGED.get().lines)
             for line in sorted((*world.trace.lines(), *logged)):
@@ -72,11 +72,13 @@ async def _run(options: WorldOptions, tell: Tell | None) -> Report:
         )
 
 
-def _logged(fragile: set[str]) -> list[Violation]:
+def _logged(story: Story) -> list[Violation]:
     """Errors that some node logged: an exception that nobody handled, a task that died."""
+    failing = [fault.hosts for fault in plan(story.options) if fault.kind == "disk_error"]
+    disks = {story.swarm.hosts[index].name for hosts in (cast(story.options).fragile, *failing) for index in hosts}
 
     def expected(host: str, event: str, fields: dict[str, Any]) -> bool:
-        if event in EXPECTED_ERRORS or (host in fragile and event in EXPECTED_OF_ROT):
+        if event in EXPECTED_ERRORS or (host in disks and event in EXPECTED_OF_DISKS):
             return True
         return "life.Dead" in fields.get("traceback", "")  # what the dying say
 

@@ -10,6 +10,8 @@ This file refuses to know how a fault is done (`trouble`) or what a promise is (
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
@@ -29,6 +31,8 @@ from simulations.world.views import facts_of, refold
 from simulations.world.watch import Watch
 from simulations.world.workload import Deed, Scribe, Written, deeds
 from simulations.world.world import World
+
+T = TypeVar("T")
 
 #: Virtual seconds after a storm in which every write must have come to an end of some kind.
 ENDING_S = 90.0
@@ -207,18 +211,20 @@ class Story:
 
     def _acknowledged(self, written: Written) -> None:
         """At this moment it must be on as many disks as promised, whatever happens next."""
-        found = min((self._copies(event) for event in written.events), default=0)
+        # A disk that lost it again before its author heard of the others was one of them all the same.
+        lost = {index for index, at_s in self._trouble.lost_at.items() if at_s >= written.began_s}
+        found = min((self._disks(lost, _has, event) for event in written.events), default=0)
         promised = min(checks.EVENT_DISKS, written.present)
         ack = Ack(written.deed.number, written.host, written.events, promised, found)
         self.acks.append(ack)
         self.violations += checks.enough_disks(ack)
         for shard in written.shards:
-            disks = sum(_holds(host, shard) for host in self.swarm.hosts)
+            disks = self._disks(lost, _holds, shard)
             self.violations += checks.shard_on_disks(written.deed.number, cid_text(shard.cid), disks, written.storing)
 
-    def _copies(self, event_id: bytes) -> int:
-        """Disks that would still have the event if all power went now."""
-        return sum(_has(host, event_id) for host in self.swarm.hosts)
+    def _disks(self, lost: set[int], has: Callable[[Host, T], bool], what: T) -> int:
+        """Disks that would still have it if all power went now; those that lost something count as having had it."""
+        return sum(index in lost or has(host, what) for index, host in enumerate(self.swarm.hosts))
 
 
 def _holds(host: Host, shard: ShardEntry) -> bool:

@@ -62,6 +62,8 @@ class Trouble:
             "stale_restore": self._restore_stale,
             "leave": self._leave,
         }
+        #: When a host's disk last lost what had been certain, by index.
+        self.lost_at: dict[int, float] = {}
         self.partitions = 0
         self._refresh()
 
@@ -210,6 +212,7 @@ class Trouble:
     async def _rot(self, index: int, host: Host, fault: Fault) -> None:
         if host.running:
             await host.crash()
+        self.lost_at[index] = self._swarm.world.now
         for hit in host.disk.flip_bits(FLIPPED_BITS, under="catalog.db"):
             self._swarm.world.trace.note("rot", host.name, hit)
         await self._away(host, fault.for_s)
@@ -220,6 +223,7 @@ class Trouble:
         await self._lasts(fault.for_s)
         if host.running:
             await host.crash()
+        self.lost_at[index] = self._swarm.world.now
         host.restore(backup)
         await self.bring_up(host)
 

@@ -14,8 +14,8 @@ from p2pnode.core.waiting import WAITING_BYTES_MAX, WAITING_EVENTS_MAX, WAITING_
 from p2pnode.env import Rng
 from p2pnode.node import Node
 from p2pnode.services.ledger import Ledger
-from simulations.world.checks import Fact, View
-from simulations.world.inside import ledger_of, state_of, waiting_of
+from simulations.world.checks import Fact, Sight, View
+from simulations.world.inside import ledger_of, should_hold, state_of, waiting_of
 
 
 def view_of(node: Node, samples: Sequence[bytes]) -> View:
@@ -33,6 +33,20 @@ def view_of(node: Node, samples: Sequence[bytes]) -> View:
         exposed=frozenset(fork.author for fork in clock.forks()),
         states={member.peer_id: state_of(node, member.peer_id).value for member in catalog.members()},
         down=frozenset(member.peer_id for member in catalog.members() if member.down),
+    )
+
+
+def sight_of(node: Node, versions_max: int) -> Sight:
+    """Whom this node counts on now, and where it would put the shards of some versions that it knows."""
+    catalog = ledger_of(node).catalog
+    manifests = {record.version: record.manifest for record in catalog.datasets() if record.version and record.manifest}
+    return Sight(
+        name=node.node_id,
+        members=tuple((m.peer_id, m.node_id, m.role, m.region, m.weight, m.down) for m in catalog.members()),
+        owners={
+            version: tuple(map(tuple, should_hold(node, manifests[version])))
+            for version in sorted(manifests)[:versions_max]
+        },
     )
 
 

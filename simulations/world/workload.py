@@ -23,7 +23,6 @@ from p2pnode.core.model import Manifest, ShardEntry
 from p2pnode.env.together import together
 from p2pnode.errors import NotFound, P2PNodeError
 from p2pnode.node import Node
-from p2pnode.services.authoring import COPIES
 from simulations.world.chance import stream
 from simulations.world.host import Host
 from simulations.world.inside import define, ledger_of, metadata_of
@@ -99,10 +98,14 @@ class Written:
 
     deed: Deed
     host: str
+    began_s: float
     outcome: Outcome = "unknown"
     events: tuple[bytes, ...] = ()
-    #: Disks that an acknowledgement promises: min(COPIES, members) as its author saw them.
-    promised: int = 0
+    #: Members, and those of them that hold shards, as the author of an acknowledgement saw them.
+    present: int = 0
+    storing: int = 0
+    #: What it put on holders' disks.
+    shards: tuple[ShardEntry, ...] = ()
     why: str = ""
     ended: bool = False
 
@@ -132,10 +135,10 @@ class Scribe:
             if self._closed:
                 return None
             node = await _node_of(self._host)
-            written = Written(deed, self._host.name)
+            written = Written(deed, self._host.name, trio.current_time())
             self.written.append(written)
             self._listen(node)
-            before = len(ledger_of(node).catalog.present())
+            before = ledger_of(node).catalog.present()
             try:
                 done = await _in_one_life(self._host, node, self._perform, node, deed)
             except P2PNodeError as error:
@@ -146,7 +149,10 @@ class Scribe:
                 self._unhandled(f"write {deed.number} ({deed.kind}) of {self._host.name} raised {written.why}")
             else:
                 if done:
-                    written.promised = min(COPIES, before, len(ledger_of(node).catalog.present()))
+                    after = ledger_of(node).catalog.present()
+                    written.present = min(len(before), len(after))
+                    written.storing = min(sum(m.role.stores for m in members) for members in (before, after))
+                    written.shards = self._shards(node)
                     written.outcome, written.events = "acknowledged", self._events(deed)
                     self._acknowledged(written)
                 else:
@@ -167,6 +173,17 @@ class Scribe:
     def _events(self, deed: Deed) -> tuple[bytes, ...]:
         kinds = (records.UP,) if deed.kind == "up" else (records.DEFINE, records.VERSION, records.DELETE)
         return tuple(event.id for event in self._own if event.kind in kinds)
+
+    def _shards(self, node: Node) -> tuple[ShardEntry, ...]:
+        """Those that the versions recorded meanwhile brought to holders' disks: new, and with a holder's statistics."""
+        manifest_of = ledger_of(node).manifest
+        brought: list[ShardEntry] = []
+        for version in (records.read_version(event) for event in self._own if event.kind == records.VERSION):
+            manifest, base = manifest_of(version.manifest), version.base and manifest_of(version.base)
+            old = {shard.cid for shard in base.shards} if base else set[bytes]()
+            if manifest is not None:
+                brought += [shard for shard in manifest.shards if shard.stats and shard.cid not in old]
+        return tuple(brought)
 
     async def _perform(self, node: Node, deed: Deed) -> None:
         if deed.kind in ("publish", "append"):

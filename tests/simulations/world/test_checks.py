@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simulations.world import checks
-from simulations.world.checks import Ack, Fact, View
+from simulations.world.checks import Ack, Fact, Sight, View
 
 A, B, C, D = (bytes([n]) * 4 for n in range(1, 5))
 #: A chain with a fork in it: A ← B, A ← C, (B, C) ← D.
@@ -49,6 +49,26 @@ def test_the_fold_in_another_order() -> None:
 def test_an_acknowledgement_on_too_few_disks() -> None:
     assert checks.enough_disks(Ack(1, "n1", (A,), promised=3, found=3)) == []
     assert kinds(checks.enough_disks(Ack(1, "n1", (A,), promised=3, found=2))) == ["not durable"]
+
+
+def test_a_shard_on_too_few_disks() -> None:
+    assert checks.shard_on_disks(1, "bafk", found=2, members=9) == []
+    assert checks.shard_on_disks(1, "bafk", found=1, members=1) == []
+    assert kinds(checks.shard_on_disks(1, "bafk", found=1, members=9)) == ["shard not durable"]
+
+
+def test_owners_follow_from_the_members() -> None:
+    members = (("p1", 1000), ("p2", 1000))
+    one = Sight("n1", members, {A: (("p1",),), B: (("p2",),)})
+    assert checks.owners_follow([one, replace(one, name="n2", owners={B: (("p2",),), C: (("p1",),)})]) == []
+    assert kinds(checks.owners_follow([one, replace(one, name="n2", owners={B: (("p1",),)})])) == ["owners"]
+    assert checks.owners_follow([one, Sight("n2", members[:1], {B: (("p1",),)})]) == []
+
+
+def test_a_minority_may_record_a_down_only_until_it_must_have_noticed() -> None:
+    assert checks.minority_is_silent("n1", cut_off_s=0.0, patience_s=8.0, downs=3) == []
+    assert checks.minority_is_silent("n1", cut_off_s=99.0, patience_s=8.0, downs=0) == []
+    assert kinds(checks.minority_is_silent("n1", cut_off_s=9.0, patience_s=8.0, downs=1)) == ["minority"]
 
 
 def test_what_was_acknowledged_is_everywhere() -> None:
