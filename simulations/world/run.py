@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import trio
+
 from simulations.world.checks import Violation
 from simulations.world.loop import LOGGED, run_virtual
 from simulations.world.narrow import narrowed
@@ -24,6 +26,8 @@ from simulations.world.shrink import shrink
 from simulations.world.story import Story
 from simulations.world.world import open_world
 
+#: Virtual seconds after which a story that goes on is not worth waiting for: ten times what one takes.
+STORY_S = 1200.0
 #: Errors that any node may log in a world like this: a liar was found out.
 EXPECTED_ERRORS = ("author_forked",)
 #: And those whose disk rots or fails.
@@ -53,7 +57,10 @@ def run_seed(options: WorldOptions, *, tell: Tell | None = None) -> Report:
 async def _run(options: WorldOptions, tell: Tell | None) -> Report:
     async with open_world(options.seed, libp2p=options.libp2p) as world:
         story = Story(world, options)
-        await story.tell()
+        with trio.move_on_after(STORY_S) as limit:
+            await story.tell()
+        if limit.cancelled_caught:
+            story.violations.append(Violation("stuck", f"the story is not over after {STORY_S:g} s"))
         violations = [*story.violations, *_logged(story)]
         if tell is not None:
             logged = (f"{at_s:12.6f}  {host:<10} {event} {fields}" for at_s, host, event, fields in LOGGED.get().lines)
