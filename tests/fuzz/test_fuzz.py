@@ -29,6 +29,7 @@ def fuzzed(cases: int, seed: int) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.timeout(400)
 def test_a_hundred_thousand_accidents():
     report = fuzzed(98_500, seed=0)
     assert report["cases"] >= 100_000
@@ -41,6 +42,7 @@ def test_a_hundred_thousand_accidents():
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(3600)
 def test_a_million_accidents():
     assert fuzzed(985_000, seed=1)["cases"] >= 1_000_000
 
