@@ -126,8 +126,7 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, seed: int, verbos
     """Run `main(*args)` in virtual time, from 0.0 on, its chance drawn from `seed`; what it returns.
 
     What it raises leaves as it was raised: of a group the most telling leaf. Raises Stillness when it waits for what
-    cannot come. Nothing in it may use threads or
-    sockets: time does not wait for them.
+    cannot come. Nothing in it may use threads or sockets: time does not wait for them.
     """
     clock, logged = VirtualClock(), Logged(verbose)
 
