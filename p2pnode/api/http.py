@@ -138,7 +138,7 @@ def _node_routes(router: APIRouter, node: Node, url: str) -> None:
     async def health_all() -> Response:
         return Document(await node.health_all())
 
-    @router.get("/health/{node_id}")
+    @router.get("/health/{node_id:path}")
     async def health(node_id: str) -> Response:
         return Document({node_id: await node.health(node_id)})
 
@@ -146,7 +146,7 @@ def _node_routes(router: APIRouter, node: Node, url: str) -> None:
     async def doctor() -> Response:
         return Document(await node.doctor())
 
-    @router.post("/nodes/{node_id}/readmit")
+    @router.post("/nodes/{node_id:path}/readmit")
     async def readmit(node_id: str, wanted: ReadmitRequest) -> Response:
         return Document(documents.readmission(await node.readmit(node_id, wanted.keep)))
 

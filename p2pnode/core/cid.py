@@ -38,7 +38,10 @@ class BadContentId(UsageError, ValueError):
     """Text or bytes that are no content id of this swarm."""
 
     code = "content_id"
-    default_advice = "A content id has 59 characters and begins with b; `p2pnode dataset show NAME` lists them."
+    default_advice = (
+        "A content id has 59 characters and begins with b: `p2pnode dataset show NAME` lists those of shards, "
+        "`p2pnode -o json log` those of events."
+    )
 
 
 def make_cid(codec: int, hash_code: int, digest: bytes) -> bytes:

@@ -194,14 +194,27 @@ class MetadataService:
             raise RoleError(f"A {self._settings.role.value} readmits nobody.", advice="Ask a coordinator to.")
         forks = {event_id for fork in self.clock.forks() if fork.author == peer_id for event_id in fork.events}
         if not forks:
-            raise NotFound(f"Peer {peer_id} never spoke with two tongues, as far as is known here.")
+            raise self._never_forked(peer_id)
         kept = None if keep is None else self.clock.get(keep)
         if keep is not None and (kept is None or kept.author != peer_id):
             raise NotFound(
-                "The event to keep is none of that node's.", advice="`p2pnode log` shows them with their ids."
+                "The event to keep is none of that node's.",
+                advice="`p2pnode -o json log` shows who wrote which, with whole ids.",
             )
         return await self.author(
             records.READMIT, peer_id, records.readmit_body(records.Readmission(tuple(forks), keep))
+        )
+
+    def _never_forked(self, peer_id: str) -> NotFound:
+        member = self.catalog.member(peer_id)
+        if member is None:
+            return NotFound(
+                f"There is no member {peer_id[: records.NAME_CHARS_MAX]!r}.",
+                advice="`p2pnode peers` lists them, by node id and by peer id.",
+            )
+        return NotFound(
+            f"{member.node_id} never spoke with two tongues, as far as is known here: it counts.",
+            advice="`p2pnode doctor` names the members that did.",
         )
 
     async def leave(self, timeout_s: float = DURABLE_S) -> None:

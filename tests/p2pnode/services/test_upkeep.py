@@ -280,6 +280,8 @@ async def test_a_readmitted_author_takes_it_up_and_counts_again(swarm, autojump_
     assert first.metadata.catalog.dataset("later") is None
     with pytest.raises(NotFound):
         await first.metadata.readmit(nodes[1].peer_id)
+    with pytest.raises(NotFound, match="There is no member 'nobody'"):
+        await first.metadata.readmit("nobody")
     with pytest.raises(NotFound):
         await first.metadata.readmit(traitor.peer_id, first.metadata.clock.genesis)
     await first.metadata.readmit(traitor.peer_id, said[0].id)
