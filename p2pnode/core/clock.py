@@ -25,7 +25,7 @@ import hashlib
 import heapq
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
@@ -129,9 +129,11 @@ class MerkleClock:
         self._blocks.add(cid)
         return Outcome(Verdict.KNOWN, *self._settle(self._waiting.release(cid)))
 
-    def wanted_blocks(self) -> list[bytes]:
-        """Blocks that otherwise admissible events wait for; sorted."""
-        return self._waiting.wanted_blocks()
+    def wanted_blocks(self, source: str | None = None, events: Container[bytes] = ()) -> list[bytes]:
+        """Blocks that otherwise admissible events wait for; sorted. With `source` those that it can be asked for: what
+        it sent itself, or what is among `events`, which it sent as well as others.
+        """
+        return self._waiting.wanted_blocks(source, events)
 
     def pen(self, author: str, session: bytes) -> Pen:
         """Where that author writes next."""

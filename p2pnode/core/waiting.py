@@ -5,6 +5,7 @@ The oldest of a sender make room for its newest: whoever sends children without 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from p2pnode.core import records
@@ -36,6 +37,8 @@ class WaitingRoom:
         self._by_source: dict[str, dict[bytes, _Guest]] = {}
         self._bytes: dict[str, int] = {}
         self._by_need: dict[bytes, dict[bytes, _Guest]] = {}
+        #: Those who wait for nothing but a block, by event.
+        self._for_block: dict[bytes, _Guest] = {}
 
     def __len__(self) -> int:
         return sum(len(guests) for guests in self._by_source.values())
@@ -48,6 +51,8 @@ class WaitingRoom:
         guests[event.id] = guest
         self._bytes[source] = self._bytes.get(source, 0) + guest.size
         self._by_need.setdefault(needs, {})[event.id] = guest
+        if needs in records.blocks_of(event):
+            self._for_block[event.id] = guest
         # One event is far smaller than the bounds, so the newest itself always stays.
         while len(guests) > WAITING_EVENTS_MAX or self._bytes[source] > WAITING_BYTES_MAX:
             self._dismiss(next(iter(guests.values())))
@@ -64,12 +69,13 @@ class WaitingRoom:
             self._dismiss(guest)
         return [(guest.event, guest.source) for guest in released]
 
-    def wanted_blocks(self) -> list[bytes]:
-        """Ids of blocks that are waited for; sorted."""
+    def wanted_blocks(self, source: str | None = None, events: Container[bytes] = ()) -> list[bytes]:
+        """Ids of blocks that are waited for; with `source` only by what that peer sent, and by `events` whoever sent
+        them. Sorted.
+        """
+        waiting = self._for_block.items()
         return sorted(
-            needed
-            for needed, guests in self._by_need.items()
-            if any(needed in records.blocks_of(guest.event) for guest in guests.values())
+            {guest.needs for event_id, guest in waiting if source in (None, guest.source) or event_id in events}
         )
 
     def _dismiss(self, guest: _Guest) -> None:
@@ -78,6 +84,7 @@ class WaitingRoom:
         self._bytes[guest.source] -= guest.size
         if not guests:
             del self._by_source[guest.source], self._bytes[guest.source]
+        self._for_block.pop(guest.event.id, None)
         waiting = self._by_need.get(guest.needs, {})
         waiting.pop(guest.event.id, None)
         if not waiting:

@@ -10,7 +10,7 @@ blocks come through a callable.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -425,7 +425,7 @@ class Ledger:
                 self._volatile[event.id] = event
             if number % SLICE_EVENTS == 0:
                 await trio.lowlevel.checkpoint()
-        await self._fetch_wanted(fetch, note)
+        await self._fetch_wanted(source, fresh, fetch, note)
         await self.settle()
         # One that waited may have been let in by another batch, which is on its way to the disk: it is not there yet.
         durable = {e: None for e in checked.ids if e in clock and e not in self._volatile}
@@ -438,11 +438,15 @@ class Ledger:
             known=known,
         )
 
-    async def _fetch_wanted(self, fetch: FetchBlock, note: Callable[[Outcome], None]) -> None:
-        """Fetch the blocks that events wait for, as far as the peer has them."""
+    async def _fetch_wanted(
+        self, source: str, sent: Container[bytes], fetch: FetchBlock, note: Callable[[Outcome], None]
+    ) -> None:
+        """Fetch the blocks that the peer's events wait for, as far as it has them. What others' wait for is theirs to
+        give: else whoever names blocks that nobody has could keep everybody from asking for any other.
+        """
         lacking: set[bytes] = set()
         while len(lacking) < FETCH_FAILURES_MAX:
-            wanted = [cid for cid in self.clock.wanted_blocks() if cid not in lacking][:FETCHES_MAX]
+            wanted = [cid for cid in self.clock.wanted_blocks(source, sent) if cid not in lacking][:FETCHES_MAX]
             if not wanted:
                 break
             fetched: dict[bytes, bytes] = {}

@@ -51,6 +51,8 @@ FAR_EVENTS = 8192
 GOES_MAX = 8
 #: Events and blocks lost on this disk that one sync asks for, each in a round trip of its own: a bad sector or two.
 MENDED_MAX = 64
+#: Seconds to wait for a block that another peer is being asked for; one that is slow, or keeps it, holds up no more.
+SHARED_S = 2.0
 #: Random bytes that salt the buckets of one comparison.
 SALT_BYTES = 8
 
@@ -437,18 +439,22 @@ class Syncer:
         return taken
 
     async def _fetch_block(self, peer_id: str, cid: bytes) -> bytes | None:
-        """A block from that peer, or from whoever is being asked for it already; None if it has none or fails."""
-        while (under_way := self._blocks.get(cid)) is not None:
-            await under_way.came.wait()
-            if under_way.data is not None:
-                return under_way.data
-        under_way = self._blocks[cid] = _Block()
+        """A block from that peer, or from whoever is being asked for it already and gives it soon; None if it has none
+        or fails.
+        """
+        with trio.move_on_after(SHARED_S):
+            while (under_way := self._blocks.get(cid)) is not None:
+                await under_way.came.wait()
+                if under_way.data is not None:
+                    return under_way.data
+        mine = self._blocks[cid] = _Block()
         try:
-            under_way.data = await self._ask_block(peer_id, cid)
-            return under_way.data
+            mine.data = await self._ask_block(peer_id, cid)
+            return mine.data
         finally:
-            del self._blocks[cid]
-            under_way.came.set()
+            if self._blocks.get(cid) is mine:
+                del self._blocks[cid]
+            mine.came.set()
 
     async def _ask_block(self, peer_id: str, cid: bytes) -> bytes | None:
         try:

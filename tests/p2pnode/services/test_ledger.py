@@ -289,6 +289,30 @@ async def test_a_source_without_blocks_is_asked_only_so_often(tmp_path, monkeypa
     assert len(asked) == 3
 
 
+async def test_who_names_blocks_that_nobody_has_keeps_nobody_elses_from_being_fetched(tmp_path):
+    first, _ = await founded(tmp_path / "a")
+    second, _ = await joined(tmp_path / "b", 2, first)
+    pen = first.clock.pen(first._identity.peer_id, bytes([0x80]) + bytes(15))
+    for number in range(20):
+        nowhere = record_cid(b"")[:4] + bytes([0, number]) * 16  # before any that a hash gives
+        body = records.version_body(records.Version(nowhere))
+        event = first._compose(first.genesis, pen.position, Saying(records.VERSION, "ds-0", body))
+        await second.take([event.wire], "liar", no_block)
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    body = records.version_body(records.Version(record_cid(block)))
+    event = await first.write(records.VERSION, "ds-1", body, [block])
+    await second.take([event.wire], "liar", no_block)
+    asked = []
+
+    async def fetch(cid):
+        asked.append(cid)
+        return await first.block(cid)
+
+    taken = await second.take([event.wire], "first", fetch)
+    assert taken.durable == (event.id,)
+    assert asked == [record_cid(block)], "others' blocks are not this peer's to give"
+
+
 async def test_before_there_is_a_swarm_there_is_no_clock(tmp_path):
     ledger, _ = await opened(tmp_path / "a")
     assert ledger.genesis is None

@@ -657,3 +657,31 @@ async def test_a_block_that_is_under_way_is_not_asked_for_again(swarm, autojump_
             await trio.sleep(0.1)
     assert asked in ([0, 1], [0, 2]), "of those who wait, whoever wakes first asks"
     assert version.id in nodes[3].metadata.clock
+
+
+async def test_who_keeps_a_block_to_himself_delays_nobody_else_for_long(swarm, autojump_clock):
+    liar, honest, hearer = await lonely(swarm, 3)
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    ledger = honest.metadata.ledger
+    define = await ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    body = records.version_body(records.Version(record_cid(block)))
+    version = await ledger.write(records.VERSION, "ds-1", body, [block])
+
+    async def never(peer_id, request, exchange, _):
+        await trio.sleep_forever()
+
+    await meddle(liar, words.WantBlock, never)
+    push = words.Push(sizes=[len(define.wire), len(version.wire)], wide=True)
+
+    async def tell(node):
+        return await node.peers.ask(hearer.peer_id, METADATA, push, define.wire + version.wire, timeout_s=60.0)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(tell, liar)
+        await trio.sleep(0.1)
+        told_at = trio.current_time()
+        stored, _ = await tell(honest)
+        assert stored.durable == [define.id, version.id]
+        assert trio.current_time() - told_at < 5, "in time for its author"
+        nursery.cancel_scope.cancel()
