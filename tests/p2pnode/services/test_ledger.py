@@ -292,12 +292,12 @@ async def test_a_source_without_blocks_is_asked_only_so_often(tmp_path, monkeypa
 async def test_who_names_blocks_that_nobody_has_keeps_nobody_elses_from_being_fetched(tmp_path):
     first, _ = await founded(tmp_path / "a")
     second, _ = await joined(tmp_path / "b", 2, first)
-    pen = first.clock.pen(first._identity.peer_id, bytes([0x80]) + bytes(15))
+    pen = first.clock.pen(first._identity.peer_id, first._session)
     for number in range(20):
         nowhere = record_cid(b"")[:4] + bytes([0, number]) * 16  # before any that a hash gives
         body = records.version_body(records.Version(nowhere))
         event = first._compose(first.genesis, pen.position, Saying(records.VERSION, "ds-0", body))
-        await second.take([event.wire], "liar", no_block)
+        assert (await second.take([event.wire], "liar", no_block)).waiting
     block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
     body = records.version_body(records.Version(record_cid(block)))
     event = await first.write(records.VERSION, "ds-1", body, [block])
