@@ -23,7 +23,7 @@ from simulations.world.options import WorldOptions
 #: The last part of a storm, in which no fault begins: one that starts with the heal has no time to hurt.
 LAST_BEGIN = 0.8
 #: A crash strikes in one of so many disk operations from the beginning of a write: before, in and after its commit.
-CRASH_OPERATIONS = 8
+CRASH_OPERATIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
