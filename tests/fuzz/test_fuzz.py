@@ -1,4 +1,4 @@
-"""A hundred thousand accidents in `make test`, a million in `make fuzz`: no parser says more than its own no."""
+"""A hundred thousand accidents (`make fuzz` has a million): no parser says more than its own no."""
 
 from __future__ import annotations
 
@@ -39,12 +39,6 @@ def test_a_hundred_thousand_accidents():
     assert 0.1 < report["accepted"] / (report["accepted"] + report["refused"]) < 0.9
     never = {target.name for target in TARGETS} - set(report["accepted_by_target"])
     assert never == set(), "targets of which nothing was ever accepted"
-
-
-@pytest.mark.fuzz
-@pytest.mark.timeout(3600)
-def test_a_million_accidents():
-    assert fuzzed(985_000, seed=1)["cases"] >= 1_000_000
 
 
 CORPUS = [pytest.param(target, data, id=f"{target.name}: {why}") for target, why, data in run.corpus()]
