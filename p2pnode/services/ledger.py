@@ -329,7 +329,8 @@ class Ledger:
             return
         # No await between the disk and the clock. An event on disk that the clock missed would have its place taken by
         # the next one: a fork by this node's own hand, which costs it its voice for good.
-        for cid in blocks:
+        named = [cid for event in events.values() for cid in records.blocks_of(event)]
+        for cid in [*blocks, *named]:  # one that was fetched may be on the disk and not yet known to the clock
             self._note(clock.add_block(cid))
         for writing, event in events.items():
             self._note(clock.add(event))

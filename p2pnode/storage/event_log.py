@@ -273,13 +273,16 @@ class EventLog:
 
     async def _write_queued(self) -> None:
         group, self._queue = self._queue, []
+        # Whatever goes wrong, be it that no thread can be had: who shares a commit shares its failure.
+        failure: Exception | None = StorageFailed(f"{self._path} was not written.")
         try:
             await self._env.executor.run(self._guarded, self._write, group)
-        except (StorageFailed, IntegrityError) as error:
+            failure = None
+        except Exception as error:
+            failure = error
+        finally:
             for batch in group:
-                batch.failure = error
-        for batch in group:
-            batch.done = True
+                batch.done, batch.failure = True, failure
 
     # -- in a thread -----------------------------------------------------------------------------------------
 
@@ -438,6 +441,7 @@ class EventLog:
     def _drop_blocks(self, cids: Sequence[bytes]) -> None:
         try:
             self._env.disk.unlink(self._checkpoint_path)
+            self._env.disk.sync_dir(self._path.parent)  # it must not be back when the blocks are gone
         except OSError as error:
             raise StorageFailed(f"The checkpoint beside {self._path} cannot be removed: {error}.") from error
         self._writing().executemany("DELETE FROM blocks WHERE id = ?", ((cid,) for cid in cids))

@@ -413,6 +413,18 @@ async def test_a_cancelled_write_that_had_not_begun_is_not_written(tmp_path, mon
     assert event.sequence == 3
 
 
+async def test_an_own_event_may_name_a_block_that_only_just_came_to_the_disk(tmp_path):
+    """Were it to wait for the block in the clock, the next own event would take its place on the disk: a fork."""
+    ledger, log = await founded(tmp_path / "a")
+    block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
+    await log.append((), {record_cid(block): block})
+    one = await ledger.write(records.VERSION, "ds-1", records.version_body(records.Version(record_cid(block))))
+    two = await ledger.write("note", "", {})
+    assert (two.previous, two.sequence) == (one.id, one.sequence + 1)
+    assert ledger.clock.forks() == []
+    await log.close()
+
+
 async def test_a_block_that_an_own_event_brings_lets_others_in_for_good(tmp_path):
     first, _ = await founded(tmp_path / "a")
     second, log = await joined(tmp_path / "b", 2, first)

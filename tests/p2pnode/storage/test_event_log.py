@@ -9,6 +9,7 @@ from bootstrap.identity import Identity
 from p2pnode.core.cid import record_cid
 from p2pnode.core.event import Position, compose, mint_session
 from p2pnode.env import Env, LocalDisk
+from p2pnode.env.executor import Threads
 from p2pnode.errors import IntegrityError, StorageFailed
 from p2pnode.storage.event_log import EventLog
 
@@ -127,6 +128,65 @@ async def test_appends_of_one_moment_share_a_commit(path):
             nursery.start_soon(log.append, [event(number)])
     assert disk.commits <= 3
     assert len([*log.events()]) == 50
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_who_shares_a_commit_that_could_not_be_tried_is_told_so(path):
+    class Tired(Threads):
+        tired = False
+
+        async def run(self, work, *args):
+            await trio.lowlevel.checkpoint()
+            if self.tired:
+                self.tired = False
+                raise RuntimeError("can't start new thread")
+            return await super().run(work, *args)
+
+    threads = Tired()
+    log = await EventLog.open(Env(executor=threads), path)
+    said = []
+
+    async def append(number):
+        try:
+            await log.append([event(number)])
+        except StorageFailed as error:
+            said.append(str(error))
+        else:
+            said.append("stored")
+
+    threads.tired = True
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(append, number)
+    assert said.count("stored") == len(list(log.events())) < 3
+    await append(3)
+    assert said[-1] == "stored"
+    await log.close()
+
+
+@pytest.mark.trio
+async def test_forgotten_blocks_take_the_checkpoint_with_them_for_good(path):
+    class Watched(LocalDisk):
+        def __init__(self):
+            self.done = []
+
+        def unlink(self, path):
+            super().unlink(path)
+            self.done.append(("unlink", path))
+
+        def sync_dir(self, path):
+            super().sync_dir(path)
+            self.done.append(("sync", path))
+
+    disk = Watched()
+    log = await EventLog.open(Env(disk=disk), path)
+    await log.append([event(0)], {record_cid(b"block"): b"block"})
+    assert log.keep_checkpoint(b"which knows the block")
+    disk.done.clear()
+    await log.drop_blocks([record_cid(b"block")])
+    assert disk.done == [("unlink", path.with_suffix(".checkpoint")), ("sync", path.parent)]
+    assert (log.block_ids(), log.kept_checkpoint()) == ([], None)
     await log.close()
 
 
