@@ -146,11 +146,11 @@ def owners_follow(sights: Iterable[Sight]) -> list[Violation]:
     return found
 
 
-def minority_is_silent(name: str, cut_off_s: float, patience_s: float, downs: int) -> list[Violation]:
-    """Who has for long reached no more than half of the members records nobody's end."""
-    if downs == 0 or cut_off_s <= patience_s:
+def minority_is_silent(name: str, seen: int, members: int, downs: int) -> list[Violation]:
+    """Who sees no more than half of the members records nobody's end; in a swarm of two there is no other half."""
+    if downs == 0 or members < 3 or 2 * seen > members:
         return []
-    return [Violation("minority", f"{name}, cut off for {cut_off_s:.1f} s, recorded {downs} members as down")]
+    return [Violation("minority", f"{name}, which sees {seen} of {members} members, recorded {downs} of them as down")]
 
 
 def nothing_lost(acks: Iterable[Ack], views: Sequence[View]) -> list[Violation]:

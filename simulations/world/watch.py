@@ -1,7 +1,7 @@
 """What is looked at while a storm goes on, for some promises hold at every moment and not only when all is well again.
 
-Once in a while: every buffer that strangers may fill, the owners that some nodes name, who is cut off from the
-majority. And at once: whoever records that another is down while it has long been in a minority itself.
+Once in a while: every buffer that strangers may fill, and the owners that some nodes name. And at once: who records
+that another is down while it sees no more than half of the members itself.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from collections.abc import Callable, Sequence
 
 from p2pnode.core import records
 from p2pnode.core.event import Event
+from p2pnode.core.membership import State
 from p2pnode.errors import StorageFailed
 from p2pnode.node import Node
 from simulations.world import checks
 from simulations.world.checks import Sight, Violation
 from simulations.world.host import Host
-from simulations.world.inside import ledger_of, session_of
+from simulations.world.inside import ledger_of, session_of, state_of
 from simulations.world.swarm import Swarm
 from simulations.world.views import sight_of, sizes_of
 
 #: Nodes whose owners are compared in one look, of so many versions each: placement is the dearest thing to look at.
 SIGHTS, VERSIONS = 5, 3
-#: Virtual seconds of being cut off after which a node has noticed: its slowest suspicion, and a look of ours.
-NOTICED_S = 8.0
 
 
 class Watch:
@@ -33,18 +32,13 @@ class Watch:
         self._report = report
         self._rng = swarm.world.rng("watch")
         self._known: dict[str, Node] = {}
-        self._cut_off_since: dict[str, float] = {}
 
     def look(self) -> None:
-        now, there = self._swarm.world.now, [host for host in self._swarm.honest() if host.node is not None]
+        there = [host for host in self._swarm.honest() if host.node is not None]
         for host in there:
             assert host.node is not None
             self._attend(host, host.node)
             self._report_all(checks.within_bounds(host.name, sizes_of(host.node)))
-            if self._is_cut_off(host, host.node):
-                self._cut_off_since.setdefault(host.name, now)
-            else:
-                self._cut_off_since.pop(host.name, None)
         some = [host.node for host in self._rng.sample(there, min(SIGHTS, len(there)))]
         sights: list[Sight] = []
         for node in some:
@@ -58,31 +52,17 @@ class Watch:
         for violation in found:
             self._report(violation)
 
-    def _is_cut_off(self, host: Host, node: Node) -> bool:
-        """Whether it can reach no more than half of those whom it counts as present, itself included."""
-        network, hosts = self._swarm.world.network, {other.peer_id: other for other in self._swarm.hosts}
-        present = [member.peer_id for member in ledger_of(node).catalog.present()]
-        reached = 0
-        for peer in present:
-            other = hosts.get(peer)
-            if other is host:
-                reached += 1
-            elif other is not None and other.node is not None:
-                reached += network.is_open(host.name, other.name) and network.is_open(other.name, host.name)
-        return 2 * reached <= len(present)
-
     def _attend(self, host: Host, node: Node) -> None:
-        """Hear of what this life records."""
+        """Hear of what this life records, at the moment at which it counts."""
         if self._known.get(host.name) is node:
             return
         self._known[host.name] = node
-        self._cut_off_since.pop(host.name, None)
         session = session_of(node)
 
         def heard(events: Sequence[Event]) -> None:
-            downs = sum(event.kind == records.DOWN and event.session == session for event in events)
-            now = self._swarm.world.now
-            cut_off_s = now - self._cut_off_since.get(host.name, now)
-            self._report_all(checks.minority_is_silent(host.name, cut_off_s, NOTICED_S, downs))
+            accused = {e.object_id for e in events if e.kind == records.DOWN and e.session == session}
+            members = accused.union(member.peer_id for member in ledger_of(node).catalog.present())
+            gone = sum(peer != node.peer_id and state_of(node, peer) in (State.DEAD, State.LEFT) for peer in members)
+            self._report_all(checks.minority_is_silent(host.name, len(members) - gone, len(members), len(accused)))
 
         ledger_of(node).on_change(heard)

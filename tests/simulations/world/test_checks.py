@@ -65,10 +65,12 @@ def test_owners_follow_from_the_members() -> None:
     assert checks.owners_follow([one, Sight("n2", members[:1], {B: (("p1",),)})]) == []
 
 
-def test_a_minority_may_record_a_down_only_until_it_must_have_noticed() -> None:
-    assert checks.minority_is_silent("n1", cut_off_s=0.0, patience_s=8.0, downs=3) == []
-    assert checks.minority_is_silent("n1", cut_off_s=99.0, patience_s=8.0, downs=0) == []
-    assert kinds(checks.minority_is_silent("n1", cut_off_s=9.0, patience_s=8.0, downs=1)) == ["minority"]
+def test_a_minority_records_nobody_s_end() -> None:
+    assert checks.minority_is_silent("n1", seen=3, members=5, downs=2) == []
+    assert checks.minority_is_silent("n1", seen=1, members=5, downs=0) == []
+    assert checks.minority_is_silent("n1", seen=1, members=2, downs=1) == []
+    for seen, members in ((2, 4), (2, 5), (1, 3)):
+        assert kinds(checks.minority_is_silent("n1", seen, members, downs=1)) == ["minority"]
 
 
 def test_what_was_acknowledged_is_everywhere() -> None:
