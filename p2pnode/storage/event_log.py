@@ -278,7 +278,7 @@ class EventLog:
         try:
             await self._env.executor.run(self._guarded, self._write, group)
             failure = None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # each of them is told, as StorageFailed
             failure = error
         finally:
             for batch in group:
