@@ -78,10 +78,10 @@ def main_options(
     """A swarm of ordinary machines that holds datasets and answers SQL where the data lies.
 
     \b
-      p2pnode up --node-id alpha                        start a node (in another terminal)
+      p2pnode up --node-id alpha          start a node (in another terminal)
       p2pnode dataset publish trips.parquet --name trips --replicas 1
       p2pnode query "SELECT count(*) FROM trips"
-      p2pnode demo                                      see a whole swarm at work
+      p2pnode demo                        see a whole swarm at work
 
     The global options may also follow the command.
     """

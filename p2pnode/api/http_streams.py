@@ -98,6 +98,10 @@ class LinesAnswer(Response):
                     await lines(page, more=True)
         except P2PNodeError as error:
             last = [{"event": "error", **error.as_document()}]
+        except Exception:  # the outermost shell of an answer that has begun
+            log.exception("http_call_failed", path=scope["path"])
+            failed = P2PNodeError("the node failed inside", advice="Its log says more.")
+            last = [{"event": "error", **failed.as_document()}]
         await lines(last, more=False)
 
 

@@ -165,7 +165,7 @@ class LogReader:
         found = self._all(
             f"SELECT height, id FROM arranged WHERE true {picked} ORDER BY height DESC, id DESC LIMIT 1 OFFSET ?",
             *values,
-            count,
+            min(count, self.last_place()),  # there are no more; sqlite counts to 2^63
         )
         return found[0] if found else START
 

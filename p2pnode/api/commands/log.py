@@ -29,6 +29,9 @@ INCOMPLETE = 5
 
 _COLUMNS = ("time", "height", "node_id", "kind", "text", "id")
 _WIDTHS = {"time": 19, "height": 7, "node_id": 14, "kind": 8}
+#: On a terminal of fewer characters the year goes, and names are cut sooner: what was said matters more.
+ROOMY = 100
+_WIDTHS_NARROW = {**_WIDTHS, "time": 14, "node_id": 10}
 _COLOURS = {
     "genesis": "bold",
     "up": "green",
@@ -46,9 +49,7 @@ _COLOURS = {
 def log(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with new events as they come.")] = False,
-    kind: Annotated[
-        list[str] | None, typer.Option(metavar="K", help="Only events of this kind, as up or version; repeatable.")
-    ] = None,
+    kind: Annotated[list[str] | None, typer.Option(metavar="K", help="Only events of this kind; repeatable.")] = None,
     last: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the newest N of them.")] = None,
 ) -> None:
     """The events of the merkle clock, oldest first.
@@ -56,10 +57,11 @@ def log(
     \b
       p2pnode log --kind version --last 20
       p2pnode log --follow
-      p2pnode --home /srv/p2pnode/alpha log          also of a node that does not run
+      p2pnode --home DIR log           also of a node that does not run
 
-    The order is that of every replica (height, then id); --follow goes on in order of arrival. Times are what authors'
-    clocks said and decide nothing.
+    Kinds are genesis, up, leave, down, readmit, define, version, delete and merge. The order is that of every
+    replica (height, then id); --follow goes on in order of arrival. Times are what authors' clocks said and decide
+    nothing.
     """
     if context.invoked_subcommand is not None:
         if follow or kind or last is not None:
@@ -69,6 +71,9 @@ def log(
 
     session = Session.of(context)
     kinds = kind or []
+    strange = sorted(set(kinds) - set(_COLOURS))
+    if strange and not session.quiet:
+        output.note(f"{', '.join(strange)}: this p2pnode knows no such kind; it knows {', '.join(_COLOURS)}.")
     most = last
     if last is None and output.on_terminal() and not session.json:
         most = TERMINAL_EVENTS_MAX
@@ -87,7 +92,7 @@ def log(
 
 @app.command("verify")
 def verify(context: typer.Context) -> None:
-    """Check this node's log, record by record.
+    """Check this node's log, record by record; also of a node that does not run.
 
     Every event is read anew (bytes, id, signature, links, height, sequence, entitlement), every block hashed, and the
     catalog folded from scratch and compared with the running node's. Exit 5 if anything is not as it should be.
@@ -219,15 +224,19 @@ def _lines_on_terminal() -> Callable[[dict[str, Any]], None]:
     from p2pnode.api.output import harmless
 
     console = Console(highlight=False)
+    narrow = console.width < ROOMY
+    widths = _WIDTHS_NARROW if narrow else _WIDTHS
     gap = Text("  ")
 
     def show(entry: dict[str, Any]) -> None:
-        cells = [_fitted(harmless(cell), name) for name, cell in zip(_COLUMNS, _cells(entry), strict=True)]
+        time, *others = _cells(entry)
+        told = (time[len("2000-") :] if narrow else time, *others)
+        cells = [_fitted(harmless(cell), name, widths) for name, cell in zip(_COLUMNS, told, strict=True)]
         styles = ("dim", "", "bold", _COLOURS.get(entry["kind"], ""), "", "dim")
         line = gap.join(Text(cell, style) for cell, style in zip(cells, styles, strict=True))
         console.print(line, no_wrap=True, overflow="ellipsis")
 
-    headings = gap.join(Text(_fitted(name, name), "bold") for name in _COLUMNS)
+    headings = gap.join(Text(_fitted(name, name, widths), "bold") for name in _COLUMNS)
     console.print(headings, no_wrap=True, overflow="ellipsis")
     return show
 
@@ -242,8 +251,8 @@ def _cells(entry: dict[str, Any]) -> list[str]:
     return [" ".join(cell.split()) for cell in cells]
 
 
-def _fitted(text: str, column: str) -> str:
-    width = _WIDTHS.get(column, len(text))
+def _fitted(text: str, column: str, widths: dict[str, int]) -> str:
+    width = widths.get(column, len(text))
     if len(text) > width:
         return f"{text[: width - 1]}…"
     return text.rjust(width) if column == "height" else text.ljust(width)

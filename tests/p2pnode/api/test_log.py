@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from p2pnode.api.cli import run
+from p2pnode.api.commands import log
 from p2pnode.api.home import ApiAccess, write_api_file
 from p2pnode.api.portal import Hosted
 from p2pnode.api.server import serve_api
@@ -107,6 +109,31 @@ def test_kinds_and_the_newest_are_picked(shell: Shell) -> None:
     assert [entry["kind"] for entry in shell.lines("log", "--kind", "up", "--kind", "merge")] == ["up", "up", "merge"]
     assert [entry["kind"] for entry in shell.lines("log", "--last", "2")] == ["merge", "delete"]
     assert shell.lines("log", "--last", "0") == []
+    assert len(shell.lines("log", "--last", str(10**30))) == len(KINDS)
+
+
+def test_a_kind_that_is_none_is_told(shell: Shell) -> None:
+    code, out, err = shell("log", "--kind", "versions", "--kind", "up")
+    assert (code, out.count("\tup\t")) == (0, 2)
+    assert "versions: this p2pnode knows no such kind; it knows genesis, up, " in err
+    assert "knows no such kind" not in shell("log", "--kind", "up")[2]
+
+
+def test_on_a_narrow_terminal_what_was_said_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"time": "2026-11-20T09:08:09.1+00:00", "height": 12345, "node_id": "a-very-long-name-of-a-node"}
+    entry |= {"kind": "down", "text": "saw another go down, whose up was …274lt4vu", "id": "bafyreigys7segm"}
+    for columns, expected in (
+        (80, "11-20 09:08:09    12345  a-very-lo…  down      saw another go down"),
+        (120, "2026-11-20 09:08:09    12345  a-very-long-n…  down      saw another go down"),
+    ):
+        shown = io.StringIO()
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "stdout", shown)
+        log._lines_on_terminal()(entry)
+        monkeypatch.undo()
+        line = shown.getvalue().splitlines()[1]
+        assert line.startswith(expected), line
+        assert len(line) <= columns
 
 
 def test_a_pipe_gets_a_line_an_event(shell: Shell) -> None:
