@@ -18,7 +18,7 @@ import blake3
 import msgspec
 
 #: Its number rises with whatever a clock or a catalog keeps, or makes of the same events: older ones are left aside.
-MAGIC = b"p2pnode checkpoint 1\n"
+MAGIC = b"p2pnode checkpoint 2\n"
 _DIGEST_BYTES = 32
 
 

@@ -239,7 +239,6 @@ class MerkleClock:
             sequence=event.sequence,
             previous=previous,
             standing=_standing_after(event, self._standing(previous)),
-            cleared=self._cleared_after(event, previous),
             past=past,
         )
         self._keep(event)
@@ -252,6 +251,10 @@ class MerkleClock:
         if author.tip == NO_ROW or index.order(author.tip) < event.order:
             author.tip = row
         self._take_place(row)
+        self._forks.arrived(event.id)
+        readmission = records.readmission_of(event)
+        if readmission is not None:
+            self._forks.take_up(index.row(readmission), row)
         if event.kind == records.READMIT:
             self._forks.readmit(row, event.object_id, records.read_readmit(event))
 
@@ -261,12 +264,6 @@ class MerkleClock:
             slots.append(row)
         else:
             self._forks.record(slots[sequence], row)
-        self._forks.grew(self._index.author(row))
-
-    def _cleared_after(self, event: Event, previous: int) -> int:
-        cleared = 0 if previous == NO_ROW else self._index.cleared[previous]
-        readmission = records.readmission_of(event)
-        return cleared if readmission is None else self._forks.take_up(cleared, self._index.row(readmission))
 
     def _keep(self, event: Event) -> None:
         self._kept[event.id] = event
@@ -278,7 +275,16 @@ class MerkleClock:
     @property
     def fork_count(self) -> int:
         """Events that are a branch of some fork."""
-        return sum(len(rows) for author in self._forks.accused() for rows in self._forks.of(author).values())
+        return self._forks.count
+
+    def accused(self) -> list[str]:
+        """Authors who ever spoke with two tongues, forgiven or not; sorted."""
+        return self._forks.accused()
+
+    def is_heard(self, author: str) -> bool:
+        """Whether the last word of any of the author's chains counts."""
+        known = self._authors.get(author, _Author())
+        return any(self._forks.ruling.counts(self._row(leaf)) for leaf in known.leaves)
 
     @property
     def rulings(self) -> int:
@@ -287,13 +293,14 @@ class MerkleClock:
         """
         return self._forks.rulings
 
-    def forks(self) -> list[Fork]:
-        """Every proof of a fork here, forgiven or not, sorted."""
+    def forks(self, author: str | None = None) -> list[Fork]:
+        """Every proof of a fork here, of that author or of all, forgiven or not; sorted."""
         index = self._index
         found = [
             Fork(*index.sessions[session], sequence, tuple(sorted(map(index.id, rows))))
-            for author in self._forks.accused()
-            for (session, sequence), rows in self._forks.of(author).items()
+            for accused in (self.accused() if author is None else (author,))
+            for session in self._forks.sessions(accused)
+            for sequence, rows in self._forks.at(session).items()
         ]
         return sorted(found, key=lambda fork: (fork.author, fork.session, fork.sequence))
 
@@ -377,7 +384,7 @@ class MerkleClock:
         """As of this moment, also when it is drawn later."""
         runs: list[_Run] = []
         for number, slots in enumerate(list(self._slots)):
-            fork = self._first_fork(number)
+            fork = min(list(self._forks.at(number)), default=None)
             runs.append((slots, len(slots) if fork is None else fork))
             if fork is not None:
                 branches = self._branches(number, fork)
@@ -426,16 +433,10 @@ class MerkleClock:
                     theirs.add(past)
         return [event_id for _, event_id in sorted(map(index.order, beyond))]
 
-    def _first_fork(self, session: int) -> int | None:
-        """The sequence of a session's first fork."""
-        author = self._index.sessions[session][0]
-        return min((sequence for number, sequence in list(self._forks.of(author)) if number == session), default=None)
-
     def _branches(self, session: int, fork: int) -> list[int]:
         """The rows of a session from its first fork on, in (height, id) order."""
         rows = set(self._slots[session][fork:])
-        for (number, _), branches in list(self._forks.of(self._index.sessions[session][0]).items()):
-            rows.update(branches if number == session else ())
+        rows.update(row for branches in list(self._forks.at(session).values()) for row in list(branches))
         return sorted(rows, key=self._index.order)
 
     def next_position(self, author: str, session: bytes) -> Position:

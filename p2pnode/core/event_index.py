@@ -5,15 +5,16 @@ rows that it stands on, and its author's rights right after it. A million events
 what they take as objects, and go to disk and come back as a few runs of bytes (`dump`, `load`).
 
 Ids are found through buckets of (tag, row) entries. The bucket is chosen by Python's keyed hash, so that nobody
-can mint ids that fill one; it decides where to look and nothing that shows. This file refuses meaning: what a
-row's numbers must be, `clock` says.
+can mint ids that fill one; it decides where to look and nothing that shows. An author's chain is gone along in jumps
+(Myers, An applicative random-access stack, 1983), in as many steps as its length has digits. This file refuses
+meaning: what a row's numbers must be, `clock` says.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2pnode.core.cid import CID_BYTES, DIGEST_BYTES, record_cid
@@ -34,8 +35,9 @@ _COLUMNS = {
     "previous": "i",
     #: The rights of its author right after it, as the clock numbers them.
     "standing": "b",
-    #: Which readmissions its author took up along the chain that ends here, as the clock numbers them.
-    "cleared": "i",
+    #: How long its author's chain is that ends here, and an earlier row of it to jump to.
+    "depth": "i",
+    "jump": "i",
     #: Where its row of `past` ends in the run of all pasts.
     "past_end": "i",
 }
@@ -55,7 +57,8 @@ class EventIndex:
         self.sequence: array[int] = array(_COLUMNS["sequence"])
         self.previous: array[int] = array(_COLUMNS["previous"])
         self.standing: array[int] = array(_COLUMNS["standing"])
-        self.cleared: array[int] = array(_COLUMNS["cleared"])
+        self.depth: array[int] = array(_COLUMNS["depth"])
+        self.jump: array[int] = array(_COLUMNS["jump"])
         self.past_end: array[int] = array(_COLUMNS["past_end"])
 
     def __len__(self) -> int:
@@ -99,7 +102,6 @@ class EventIndex:
         sequence: int,
         previous: int,
         standing: int,
-        cleared: int,
         past: Sequence[int],
     ) -> int:
         """A row for an event that has none. Returns it."""
@@ -110,7 +112,8 @@ class EventIndex:
         self.sequence.append(sequence)
         self.previous.append(previous)
         self.standing.append(standing)
-        self.cleared.append(cleared)
+        self.jump.append(self._jump_from(previous))
+        self.depth.append(1 + self._depth(previous))
         self._pasts.extend(past)
         self.past_end.append(len(self._pasts))
         # Last, so that a thread that finds the row finds all of it.
@@ -126,23 +129,39 @@ class EventIndex:
         else:
             bucket += entry
 
-    def chain(self, row: int) -> Iterator[int]:
-        """That row and its author's earlier ones, newest first; none for NO_ROW."""
-        while row != NO_ROW:
-            yield row
-            row = self.previous[row]
+    # -- chains ------------------------------------------------------------------------------------------------
+
+    def is_on_chain(self, row: int, last: int) -> bool:
+        """Whether that row is `last` or one that its author said before it; nothing is on the chain of NO_ROW."""
+        return self._depth(last) >= self.depth[row] and self._ancestor(last, self.depth[row]) == row
 
     def common(self, one: int, other: int) -> int:
         """The last row that both chains have, or NO_ROW."""
-        height, previous = self.height, self.previous
+        depth = min(self._depth(one), self._depth(other))
+        one, other = self._ancestor(one, depth), self._ancestor(other, depth)
+        # Equally deep rows jump equally far, so both get to where they meet.
         while one != other:
-            if one == NO_ROW or other == NO_ROW:
-                return NO_ROW
-            if (height[one], one) > (height[other], other):
-                one = previous[one]
-            else:
-                other = previous[other]
+            step = self.previous if self.jump[one] == self.jump[other] else self.jump
+            one, other = step[one], step[other]
         return one
+
+    def _ancestor(self, row: int, depth: int) -> int:
+        while self._depth(row) > depth:
+            jump = self.jump[row]
+            row = jump if self._depth(jump) >= depth else self.previous[row]
+        return row
+
+    def _depth(self, row: int) -> int:
+        return 0 if row == NO_ROW else self.depth[row]
+
+    def _jump_from(self, previous: int) -> int:
+        """Where the next row jumps: two jumps of one length are joined by a third that spans both."""
+        if previous == NO_ROW:
+            return NO_ROW
+        near = self.jump[previous]
+        far = NO_ROW if near == NO_ROW else self.jump[near]
+        equal = self._depth(previous) - self._depth(near) == self._depth(near) - self._depth(far)
+        return far if equal else previous
 
     def rising(self, rows: Sequence[int], stop: int, low: int, high: int | None) -> range:
         """The places before `stop` in `rows`, whose heights rise, with low ≤ height < high."""

@@ -13,15 +13,12 @@ here before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from p2pnode.core.event_index import NO_ROW, EventIndex
 from p2pnode.core.records import Readmission
-
-#: (number of the session, sequence).
-_Slot = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +48,23 @@ class Ruling:
     """What counts, as of one moment: it stays as it is, so that a thread may fold by it."""
 
     _index: EventIndex
-    #: What `EventIndex.cleared` numbers: the rows of the readmissions that a chain took up. It only grows.
-    _cleared: list[frozenset[int]]
-    #: Forked author -> why its events may not count, and beside each reason the rows that count in spite of it.
-    accused: dict[str, dict[_Reason, frozenset[int]]]
+    #: Row of a readmission -> the `up`s that took it up. It only grows, by rows that nobody asked about before.
+    _taken_up: dict[int, list[int]]
+    #: Forked author -> why its events may not count.
+    accused: dict[str, frozenset[_Reason]]
 
     def counts(self, row: int) -> bool:
         """Whether the fold takes the event of that row."""
-        reasons = self.accused.get(self._index.author(row), {})
-        cleared = self._cleared[self._index.cleared[row]]
-        return all(row in spared or not cleared.isdisjoint(reason.forgiven_by) for reason, spared in reasons.items())
+        reasons = self.accused.get(self._index.author(row), ())
+        return all(self._is_spared(row, reason) for reason in reasons)
+
+    def _is_spared(self, row: int, reason: _Reason) -> bool:
+        on_chain = self._index.is_on_chain
+        return (
+            on_chain(row, reason.before)
+            or any(on_chain(row, last) for last in reason.kept)
+            or any(on_chain(up, row) for given in reason.forgiven_by for up in self._taken_up.get(given, ()))
+        )
 
 
 class Forks:
@@ -68,52 +72,77 @@ class Forks:
 
     def __init__(self, index: EventIndex) -> None:
         self._index = index
-        #: Forked author -> its forks: every branch's row, in order of arrival.
-        self._forks: dict[str, dict[_Slot, list[int]]] = {}
-        #: Row of the readmit event -> (whom it readmits, what it says).
-        self._readmissions: dict[int, tuple[str, Readmission]] = {}
-        self._cleared: list[frozenset[int]] = [frozenset()]
+        #: Number of a session -> its forks by sequence: every branch's row, in order of arrival.
+        self._forks: dict[int, dict[int, list[int]]] = {}
+        #: Forked author -> its sessions among these, and the last row that lies before all its forks.
+        self._accused: dict[str, list[int]] = {}
+        self._trunks: dict[str, int] = {}
+        #: Row of the readmit event -> (whom it readmits, what branches it names, up to what it keeps).
+        self._readmissions: dict[int, tuple[str, frozenset[bytes], bytes | None]] = {}
+        self._taken_up: dict[int, list[int]] = {}
+        #: Events that readmissions keep and that were not here when they came.
+        self._awaited: set[bytes] = set()
+        #: Events that are a branch of some fork.
+        self.count = 0
         self._stale = False
-        self._ruling = Ruling(index, self._cleared, {})
+        self._ruling = Ruling(index, self._taken_up, {})
         self._rulings = 0
 
     # -- what happened ---------------------------------------------------------------------------------------
 
     def record(self, first: int, other: int) -> None:
         """`other` came to a place that `first` has."""
-        author, slot = self._index.author(first), (self._index.session[first], self._index.sequence[first])
-        self._forks.setdefault(author, {}).setdefault(slot, [first]).append(other)
+        index = self._index
+        session, sequence = index.session[first], index.sequence[first]
+        if session not in self._forks:
+            self._accused.setdefault(index.author(first), []).append(session)
+        slots = self._forks.setdefault(session, {})
+        for row in (other,) if sequence in slots else (first, other):
+            self._branch(session, sequence, row)
+
+    def _branch(self, session: int, sequence: int, row: int) -> None:
+        author, before = self._index.author(row), self._index.previous[row]
+        self._forks[session].setdefault(sequence, []).append(row)
+        self._trunks[author] = self._index.common(self._trunks.get(author, before), before)
+        self.count += 1
         self._stale = True
 
     def readmit(self, row: int, readmitted: str, said: Readmission) -> None:
         """The event of that row readmits that author."""
-        self._readmissions[row] = (readmitted, said)
-        self._stale = True
+        self._readmissions[row] = (readmitted, frozenset(said.forks), said.keep)
+        if said.keep is not None and self._index.row(said.keep) == NO_ROW:
+            self._awaited.add(said.keep)
+        self._stale = self._stale or readmitted in self._accused
 
-    def grew(self, author: str) -> None:
-        """A new event of that author is here; it may be the one that a readmission keeps."""
-        self._stale = self._stale or author in self._forks
+    def arrived(self, event_id: bytes) -> None:
+        """That event is here now; it may be the one that a readmission keeps."""
+        if event_id in self._awaited:
+            self._awaited.discard(event_id)
+            self._stale = True
 
     def readmits(self, row: int, author: str) -> bool:
         """Whether that row is a readmission of that author."""
         return row in self._readmissions and self._readmissions[row][0] == author
 
-    def take_up(self, cleared: int, readmission: int) -> int:
-        """The number of what is cleared when a chain with `cleared` takes up one more readmission."""
-        wanted = self._cleared[cleared] | {readmission}
-        if wanted not in self._cleared:
-            self._cleared.append(wanted)
-        return self._cleared.index(wanted)
+    def take_up(self, readmission: int, up: int) -> None:
+        """The `up` of that row takes up that readmission. What its author said before on this chain stays the first."""
+        ups = self._taken_up.setdefault(readmission, [])
+        if not any(self._index.is_on_chain(earlier, up) for earlier in ups):
+            ups.append(up)
 
     # -- what follows ----------------------------------------------------------------------------------------
 
-    def of(self, author: str) -> dict[_Slot, list[int]]:
-        """The author's forks: every branch's row, in order of arrival."""
-        return self._forks.get(author, {})
+    def at(self, session: int) -> dict[int, list[int]]:
+        """A session's forks by sequence: every branch's row, in order of arrival."""
+        return self._forks.get(session, {})
+
+    def sessions(self, author: str) -> list[int]:
+        """The author's sessions with forks, by number."""
+        return self._accused.get(author, [])
 
     def accused(self) -> list[str]:
         """Authors with forks; sorted."""
-        return sorted(self._forks)
+        return sorted(self._accused)
 
     @property
     def ruling(self) -> Ruling:
@@ -134,7 +163,7 @@ class Forks:
         # The least fixed point: a readmission is heard once it counts without the help of those not heard yet.
         heard: frozenset[int] = frozenset()
         while True:
-            ruling = Ruling(self._index, self._cleared, {author: self._weigh(author, heard) for author in self._forks})
+            ruling = Ruling(self._index, self._taken_up, self._weigh_all(heard))
             now = frozenset(row for row in self._readmissions if ruling.counts(row))
             if now == heard:
                 break
@@ -143,27 +172,32 @@ class Forks:
             self._ruling = ruling
             self._rulings += 1
 
-    def _weigh(self, author: str, heard: frozenset[int]) -> dict[_Reason, frozenset[int]]:
+    def _weigh_all(self, heard: frozenset[int]) -> dict[str, frozenset[_Reason]]:
+        offered: dict[str, list[int]] = {author: [] for author in self._accused}
+        for row in sorted(heard):
+            offered.get(self._readmissions[row][0], []).append(row)
+        return {author: self._weigh(author, rows) for author, rows in offered.items()}
+
+    def _weigh(self, author: str, offered: Sequence[int]) -> frozenset[_Reason]:
+        if not offered:
+            return frozenset((_Reason(self._trunks[author], frozenset(), frozenset()),))
         index = self._index
-        offered = {row: self._readmissions[row][1] for row in sorted(heard) if self.readmits(row, author)}
         #: By who forgives it: the last row before all such forks.
         before: dict[frozenset[int], int] = {}
-        for rows in self._forks[author].values():
+        for rows in (rows for session in self._accused[author] for rows in self._forks[session].values()):
             branches = {index.id(row) for row in rows}
-            forgiven_by = frozenset(row for row, said in offered.items() if branches.issubset(said.forks))
+            forgiven_by = frozenset(row for row in offered if branches <= self._readmissions[row][1])
             for row in rows:
                 last = before.setdefault(forgiven_by, index.previous[row])
                 before[forgiven_by] = index.common(last, index.previous[row])
-        reasons = [_Reason(last, forgiven_by, self._kept(author, forgiven_by)) for forgiven_by, last in before.items()]
-        known = self._ruling.accused.get(author, {})
-        return {reason: known[reason] if reason in known else self._spared(reason) for reason in reasons}
-
-    def _spared(self, reason: _Reason) -> frozenset[int]:
-        return frozenset(row for last in {reason.before, *reason.kept} for row in self._index.chain(last))
+        return frozenset(
+            _Reason(last, forgiven_by, self._kept(author, forgiven_by)) for forgiven_by, last in before.items()
+        )
 
     def _kept(self, author: str, forgiven_by: frozenset[int]) -> frozenset[int]:
         index = self._index
-        kept = (index.row(said.keep) for row in forgiven_by if (said := self._readmissions[row][1]).keep is not None)
+        keeps = (self._readmissions[row][2] for row in forgiven_by)
+        kept = (index.row(keep) for keep in keeps if keep is not None)
         return frozenset(row for row in kept if row != NO_ROW and index.author(row) == author)
 
     # -- kept over a restart ---------------------------------------------------------------------------------
@@ -171,21 +205,24 @@ class Forks:
     def dump(self) -> dict[str, Any]:
         """Plain data for `load`; what counts follows from it."""
         return {
-            "forks": [[author, *slot, rows] for author, slots in self._forks.items() for slot, rows in slots.items()],
-            "readmissions": [
-                [row, readmitted, list(said.forks), said.keep] for row, (readmitted, said) in self._readmissions.items()
+            "forks": [
+                [session, sequence, rows] for session, slots in self._forks.items() for sequence, rows in slots.items()
             ],
-            "cleared": [sorted(rows) for rows in self._cleared],
+            "readmissions": [
+                [row, readmitted, sorted(branches), keep]
+                for row, (readmitted, branches, keep) in self._readmissions.items()
+            ],
+            "taken_up": [[row, ups] for row, ups in self._taken_up.items()],
         }
 
     @classmethod
     def load(cls, index: EventIndex, dump: Mapping[str, Any]) -> Forks:
         """What gave that dump, over the same index."""
         forks = cls(index)
-        for author, session, sequence, rows in dump["forks"]:
-            forks._forks.setdefault(author, {})[session, sequence] = rows
+        for _, _, (first, *others) in dump["forks"]:
+            for other in others:
+                forks.record(first, other)
         for row, readmitted, branches, keep in dump["readmissions"]:
-            forks._readmissions[row] = (readmitted, Readmission(tuple(branches), keep))
-        forks._cleared[:] = map(frozenset, dump["cleared"])
-        forks._stale = True
+            forks.readmit(row, readmitted, Readmission(tuple(branches), keep))
+        forks._taken_up.update((row, ups) for row, ups in dump["taken_up"])
         return forks

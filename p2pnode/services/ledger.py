@@ -127,6 +127,8 @@ class Ledger:
         self._folding = trio.Lock()
         self._clock: MerkleClock | None = None
         self._rulings_folded = 0
+        #: Forked authors that the log was told of.
+        self._accused: set[str] = set()
         #: Events on this disk that are damaged, or stand on damaged ones, and are not back yet.
         self._missing: set[bytes] = set()
         #: Rows that the opening took a checkpoint's word for.
@@ -475,7 +477,7 @@ class Ledger:
     @property
     def settled(self) -> bool:
         """Whether all that is known here is on disk and counts."""
-        return not self._volatile and not self._unfolded
+        return not (self._volatile or self._unfolded) and self._rulings_folded == self.clock.rulings
 
     async def settle(self) -> None:
         """Make everything admitted so far durable, then let it count."""
@@ -511,9 +513,12 @@ class Ledger:
         settled = [event for event in durable if self._volatile.pop(event.id, None) is not None]
         self._missing.difference_update(event.id for event in settled)
         self._unfolded += settled
-        if self._folding.locked() or self.clock.rulings != self._rulings_folded:
+        rulings = self.clock.rulings
+        if self._folding.locked() or self._rulings_folded < rulings:
             async with self._folding:
-                await self._fold_anew()
+                # What comes to light meanwhile is folded by whoever brought it: nobody waits for more than he knew of.
+                if self._rulings_folded < rulings:
+                    await self._fold_anew()
         self._fold()
 
     def _fold(self) -> None:
@@ -530,13 +535,15 @@ class Ledger:
     async def _fold_anew(self) -> None:
         """Events that were here before count no longer, or do now: fold everything again, in a thread."""
         clock = self.clock
-        while clock.rulings != self._rulings_folded:
-            rulings, counts = clock.rulings, clock.ruling()
-            for fork in clock.forks():
-                log.error("author_forked", peer=fork.author, events=[cid_text(e) for e in fork.events])
-            # What becomes durable meanwhile stays in `_unfolded`; applied twice it changes nothing.
-            catalog = await self._env.executor.run(fold, self._log, counts, self.manifest)
-            self.catalog, self._rulings_folded = catalog, rulings
+        rulings, counts = clock.rulings, clock.ruling()
+        for author in clock.accused():
+            if author not in self._accused:
+                self._accused.add(author)
+                proof = clock.forks(author)[0]
+                log.error("author_forked", peer=author, events=[cid_text(e) for e in proof.events])
+        # What becomes durable meanwhile stays in `_unfolded`; applied twice it changes nothing.
+        catalog = await self._env.executor.run(fold, self._log, counts, self.manifest)
+        self.catalog, self._rulings_folded = catalog, rulings
 
     def manifest(self, cid: bytes) -> Manifest | None:
         """A manifest by content id; None if it is not here or is none. Reads the disk when it is not at hand.

@@ -178,8 +178,7 @@ class MetadataService:
     def forked(self) -> list[str]:
         """Authors who spoke with two tongues and are not heard since; sorted."""
         clock = self.clock
-        leaves = {fork.author: map(clock.get, clock.leaves(fork.author)) for fork in clock.forks()}
-        return [author for author, last in sorted(leaves.items()) if not any(e and clock.counts(e) for e in last)]
+        return [author for author in clock.accused() if not clock.is_heard(author)]
 
     async def readmit(self, peer_id: str, keep: bytes | None = None) -> Event:
         """Forgive every fork of that author that is known here, so that what it says from now on counts again, and what
@@ -192,7 +191,7 @@ class MetadataService:
         """
         if not self._settings.role.defines:
             raise RoleError(f"A {self._settings.role.value} readmits nobody.", advice="Ask a coordinator to.")
-        forks = {event_id for fork in self.clock.forks() if fork.author == peer_id for event_id in fork.events}
+        forks = {event_id for fork in self.clock.forks(peer_id) for event_id in fork.events}
         if not forks:
             raise self._never_forked(peer_id)
         kept = None if keep is None else self.clock.get(keep)

@@ -52,6 +52,8 @@ class Upkeep:
         self._protest = Protest()
         self._merging = Merging(me)
         self._taken_up: set[bytes] = set()
+        #: The `up`s whose end this node witnessed: once each, whether or not the others take its word.
+        self._witnessed: set[bytes] = set()
         self._forks_seen = 0
         self._exposed: dict[str, set[bytes]] = {}
         self._changed = trio.Event()
@@ -112,12 +114,16 @@ class Upkeep:
     # -- others ----------------------------------------------------------------------------------------------
 
     async def _bear_witness(self) -> float:
+        if not self._metadata.clock.is_heard(self._me):
+            return math.inf  # it forked, and what it says is no witness
         catalog = self._metadata.catalog
         swarm = Swarm(catalog.present(), self._is_absent, catalog.witnesses, catalog.witnesses_needed)
         ended, due = self._witness.look(self._awake(), swarm)
         for member in ended:
-            log.warning("witnessed_down", node_id=member.node_id, peer=member.peer_id)
-            await self._metadata.author(records.DOWN, member.peer_id, records.down_body(member.up), wait=False)
+            if member.up not in self._witnessed:
+                log.warning("witnessed_down", node_id=member.node_id, peer=member.peer_id)
+                await self._metadata.author(records.DOWN, member.peer_id, records.down_body(member.up), wait=False)
+                self._witnessed.add(member.up)
         return due
 
     def _is_absent(self, peer_id: str) -> bool:
@@ -140,9 +146,10 @@ class Upkeep:
         """Show the forks that came to light to everybody: who spoke with two tongues meant us to see one each."""
         clock = self._metadata.clock
         self._forks_seen = clock.fork_count
-        for fork in clock.forks():
-            shown = self._exposed.setdefault(fork.author, set())
-            fresh = [event_id for event_id in fork.events if event_id not in shown]
-            if fresh and len(shown) < 2 * EXPOSED_MAX:
-                shown.update(fork.events)
-                self._metadata.expose(fork.events)
+        for author in clock.accused():
+            shown = self._exposed.setdefault(author, set())
+            for fork in clock.forks(author) if len(shown) < 2 * EXPOSED_MAX else ():
+                fresh = [event_id for event_id in fork.events if event_id not in shown]
+                if fresh and len(shown) < 2 * EXPOSED_MAX:
+                    shown.update(fork.events)
+                    self._metadata.expose(fork.events)

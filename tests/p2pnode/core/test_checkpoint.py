@@ -86,9 +86,7 @@ def test_an_index_finds_all_it_has_and_nothing_else():
     ids = [EventIndex().id(0) + bytes(28) + n.to_bytes(4, "big") for n in range(3000)]
     for n, event_id in enumerate(ids):
         assert index.row(event_id) == -1
-        row = index.add(
-            event_id, height=n, session=0, sequence=n, previous=n - 1, standing=0, cleared=0, past=range(n % 3)
-        )
+        row = index.add(event_id, height=n, session=0, sequence=n, previous=n - 1, standing=0, past=range(n % 3))
         assert row == n
     index.sessions.append(("author", b"session"))
     again = EventIndex.load(index.dump())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from p2pnode.core import records
 from p2pnode.core.clock import MerkleClock, Verdict
 from p2pnode.core.event import Event
+from p2pnode.core.forks import Forks
 from p2pnode.core.model import Member, NodeRole
 from p2pnode.core.records import Readmission
 
@@ -250,3 +252,26 @@ def test_what_counts_is_a_function_of_the_set(author, acts, order):
         replica.add(event)
     for clock in (court.clock, replica):
         assert {event_id for event_id in events if clock.counts(events[event_id])} == expected
+
+
+def test_what_a_forked_author_goes_on_saying_is_not_weighed_again_and_again(court, monkeypatch):
+    weighed = []
+    weigh = Forks._weigh_all
+    monkeypatch.setattr(Forks, "_weigh_all", lambda *args: weighed.append(1) or weigh(*args))
+    court.two_tongues(court.offender)
+    assert court.counted(court.say(court.offender)) == [False]
+    before = len(weighed)
+    for number in range(20):
+        assert court.counted(court.say(court.offender, number)) == [False]
+        court.readmit(court.judge, court.accomplice, court.ups[:2])  # who never forked
+    assert (len(weighed), court.clock.rulings) == (before, 1)
+
+
+def test_taking_up_ever_more_readmissions_takes_no_more_room_each_time(court):
+    sizes = []
+    for _ in range(2):
+        for _ in range(100):
+            readmit = court.readmit(court.judge, court.offender, court.ups[:2])
+            court.up_again(court.offender, readmit)
+        sizes.append(len(msgspec.msgpack.encode(court.clock.dump()["forks"])))
+    assert sizes[1] < 2.2 * sizes[0]

@@ -500,6 +500,28 @@ async def test_a_fork_found_folds_anew_off_the_loop_and_loses_nothing_that_comes
     assert third.settled
 
 
+async def test_who_brings_forks_without_end_keeps_nobody_waiting_for_all_of_them(tmp_path):
+    ledger, _ = await founded(tmp_path / "a")
+    run, forks = ledger._env.executor.run, ledger.clock._forks
+    folds = []
+
+    class Restless:
+        async def run(self, work, *args):
+            if work is fold:
+                folds.append(work)
+                forks._rulings += 1  # somebody's next fork is here
+            return await run(work, *args)
+
+    object.__setattr__(ledger._env, "executor", Restless())
+    forks._rulings += 1
+    with trio.fail_after(60):
+        await ledger.write("note", "", {})
+    assert len(folds) == 1
+    assert not ledger.settled
+    await ledger.settle()
+    assert len(folds) == 2
+
+
 # -- checkpoints and damage ----------------------------------------------------------------------------------------
 
 

@@ -270,6 +270,17 @@ async def test_whoever_sees_both_tongues_shows_them_to_everybody_at_once(swarm, 
         assert node.metadata.catalog.datasets() == []
 
 
+async def test_one_whose_words_do_not_count_does_not_witness_over_and_over(swarm, autojump_clock):
+    nodes = await kept(swarm, 4)
+    await tongues(nodes[0], nodes[2:])
+    await converge(nodes)
+    await crash(nodes[3], nodes[:3])
+    await trio.sleep(3 * DOWN_S)
+    assert len(nodes[1].said(records.DOWN)) == 2, "of the two that are heard"
+    assert nodes[0].peer_id not in {event.author for event in nodes[1].said(records.DOWN)}
+    assert nodes[1].down == {"node-3"}
+
+
 async def test_a_readmitted_author_takes_it_up_and_counts_again(swarm, autojump_clock):
     nodes = await kept(swarm, 4)
     first, traitor = nodes[0], nodes[3]
