@@ -121,18 +121,18 @@ def world(
     Prints a line of JSON for each seed, and with -v how a single one ended, step by step; exits 1 if a promise was
     broken. The same seed does the same every time.
     """
-    from simulations.world import showing
+    from simulations.world import screen
     from simulations.world.options import WorldOptions
 
     menu = None if faults is None else tuple(name for name in listed(faults) if name != "none")
     left_out = tuple(sorted(map(number, listed(drop))))
     worlds = [
-        WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out, libp2p=libp2p) for seed in showing.seeds(seeds)
+        WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out, libp2p=libp2p) for seed in screen.seeds(seeds)
     ]
     verbose = Session.of(context).verbose
     if shrink and len(worlds) > 1:
         raise UsageError("--shrink takes one seed", advice="For example --seeds 17.")
-    if not (showing.show_smallest(worlds[0]) if shrink else showing.show_worlds(worlds, verbose=verbose)):
+    if not (screen.show_smallest(worlds[0]) if shrink else screen.show_worlds(worlds, verbose=verbose)):
         raise typer.Exit(1)
 
 

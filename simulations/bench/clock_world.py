@@ -22,7 +22,7 @@ from simulations.world.network import Link
 from simulations.world.options import WorldOptions
 from simulations.world.run import run_seed
 from simulations.world.swarm import Swarm
-from simulations.world.workload import Deed, Scribe
+from simulations.world.workload import Deed, Writer
 from simulations.world.world import open_world
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def partition(seed: int) -> list[float]:
 
 
 async def _partition(seed: int) -> list[float]:
-    options = WorldOptions(seed=seed, down_after_s=300.0)
+    options = WorldOptions(seed=seed, down_after_s=300.0, hostiles_max=0)
     async with open_world(seed) as world:
         swarm = Swarm(world, options)
         await swarm.assemble()
@@ -99,10 +99,10 @@ async def _partition(seed: int) -> list[float]:
 async def _write(swarm: Swarm, index: int, began: float) -> None:
     host = swarm.hosts[index]
     assert host.settings.role.defines
-    scribe = Scribe(host, lambda written: None, lambda text: None)
+    writer = Writer(host, lambda written: None, lambda text: None)
     for number in range(WRITES):
         await trio.sleep_until(began + PARTITION_S * number / WRITES)
-        await scribe.write(Deed(1000 * index + number, "define", 0, 0.0, index, number))
+        await writer.write(Deed(1000 * index + number, "define", 0, 0.0, index, number))
 
 
 async def _until_known(swarm: Swarm, known: set[bytes]) -> list[float]:

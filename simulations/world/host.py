@@ -119,10 +119,10 @@ class Host:
             SimExecutor(life, mount, world.rng("executor", self.name, life.number)),
             SimMachine(self.disk),
         )
-        door = world.transport(self.name, self.address, life)
+        transport = world.transport(self.name, self.address, life)
         try:
             with life.scope:
-                async with open_node(self.settings, env, transport=door, runner=NoSql) as node:
+                async with open_node(self.settings, env, transport=transport, runner=NoSql) as node:
                     self.node = node
                     world.trace.note("ready", self.name, self.lives)
                     ready.set()

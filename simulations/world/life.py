@@ -33,20 +33,20 @@ class Life:
         self.scope = trio.CancelScope()  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
         #: Until when its process stands still.
         self.resumes_at = 0.0
-        self._mourners: list[Callable[[], None]] = []
+        self._on_death: list[Callable[[], None]] = []
         self._resting: dict[trio.lowlevel.Task, None] = {}
 
-    def on_death(self, mourn: Callable[[], None]) -> None:
+    def on_death(self, callback: Callable[[], None]) -> None:
         """Call that, which must not block, when this life ends, however it ends."""
-        self._mourners.append(mourn)
+        self._on_death.append(callback)
 
     def die(self) -> None:
         """From here on nothing that this life does has any effect. Again is no harm."""
         if self.dead:
             return
         self.dead = True
-        for mourn in self._mourners:
-            mourn()
+        for callback in self._on_death:
+            callback()
         resting, self._resting = self._resting, {}
         for task in resting:
             trio.lowlevel.reschedule(task)

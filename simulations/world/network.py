@@ -7,7 +7,7 @@ nothing through for BLACKOUT_S is broken at the end that tried, and the other en
 by keepalive. A machine that lost its power says nothing; once it is back, whatever still comes for its old self is
 answered with a reset.
 
-Peer ids are proved: a door answers for the identity it was opened with, and a dial for another one fails.
+Peer ids are proved: a transport answers for the identity it was opened with, and a dial for another one fails.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from p2pnode.env import Rng
 from p2pnode.env.net import Transport
 from p2pnode.env.together import one_failure
 from simulations.world.chance import stream
-from simulations.world.door import Door
 from simulations.world.life import Life
 from simulations.world.loop import VirtualClock
 from simulations.world.trace import Trace
+from simulations.world.transport import SimTransport
 
 if TYPE_CHECKING:
     from simulations.world.wire import End, Machine, Pipe
@@ -79,7 +79,7 @@ class SimNetwork:
         self._links: dict[tuple[str, str], Link] = {}
         self._chances: dict[tuple[str, str], Rng] = {}
         self._blocked: dict[tuple[str, str], float] = {}
-        self._doors: dict[str, Door] = {}
+        self._transports: dict[str, SimTransport] = {}
         #: By name, as it is now; it stays when it loses its power.
         self._machines: dict[str, Machine] = {}
         self._stalled: dict[Pipe, None] = {}
@@ -133,12 +133,12 @@ class SimNetwork:
         """Whether a packet may pass from one to the other now."""
         return not self._blocked or (source, target) not in self._blocked
 
-    # -- doors -------------------------------------------------------------------------------------------------
+    # -- transports --------------------------------------------------------------------------------------------
 
     def open(
         self, name: str, address: str, life: Life
     ) -> Callable[[bytes, Sequence[str], str], AbstractAsyncContextManager[Transport]]:
-        """What `open_node` wants as its transport: the door of that machine, at that address, for one life."""
+        """What `open_node` wants as its transport: the transport of that machine, at that address, for one life."""
 
         @asynccontextmanager
         async def transport(seed: bytes, listen: Sequence[str], swarm_key: str) -> AsyncIterator[Transport]:
@@ -146,13 +146,13 @@ class SimNetwork:
             peer_id = Identity.from_seed(seed).peer_id
             with one_failure():
                 async with trio.open_nursery() as nursery:
-                    door = Door(self, name, peer_id, address, life, nursery)
-                    self._doors[address] = door
-                    self.settle(door)
+                    transport = SimTransport(self, name, peer_id, address, life, nursery)
+                    self._transports[address] = transport
+                    self.settle(transport)
                     try:
-                        yield door
+                        yield transport
                     finally:
-                        door.close()
+                        transport.close()
                         nursery.cancel_scope.cancel()
 
         return transport
@@ -163,9 +163,9 @@ class SimNetwork:
         self.trace.note("opens", machine.name, machine.peer_id)
         self._resume()
 
-    def door_at(self, address: str) -> Door | None:
+    def transport_at(self, address: str) -> SimTransport | None:
         """Who listens there now, dead or alive."""
-        return self._doors.get(address)
+        return self._transports.get(address)
 
     def machine(self, name: str) -> Machine | None:
         """The last life of that machine at the network, dead or alive."""
@@ -173,10 +173,10 @@ class SimNetwork:
 
     def buffered_bytes(self, name: str) -> int:
         """Bytes on their way to that machine or unread by it."""
-        door = self._machines.get(name)
-        return 0 if door is None else door.buffered_bytes()
+        machine = self._machines.get(name)
+        return 0 if machine is None else machine.buffered_bytes()
 
-    # -- for doors and pipes -----------------------------------------------------------------------------------
+    # -- for transports and pipes ------------------------------------------------------------------------------
 
     def chance(self, source: str, target: str) -> Rng:
         """What befalls packets that way: a stream of its own."""
@@ -239,18 +239,18 @@ class SimNetwork:
     def _watch_idle(self, one: str, other: str) -> None:
         """Ends that say nothing find out by keepalive."""
         for name, far in ((one, other), (other, one)):
-            door = self._machines.get(name)
-            if door is not None:
-                for end in door.ends_to(far):
+            machine = self._machines.get(name)
+            if machine is not None:
+                for end in machine.ends_to(far):
                     self.watch(end.check, self.chance(name, far))
 
-    def haunt(self, end: End, protocol_id: str, data: bytes, chance: Rng) -> None:
+    def replay(self, end: End, protocol_id: str, data: bytes, chance: Rng) -> None:
         """A ghost asks that of the machine at the other end, now or later."""
 
         def ask() -> None:
             there = self.machine(end.far)
             if there is not None and self.is_open(end.near, end.far):
-                there.haunted(end.door.peer_id, protocol_id, data)
+                there.replayed(end.machine.peer_id, protocol_id, data)
 
         self.clock.at(self.clock.current_time() + GHOST_S * chance.random(), ask)
 

@@ -2,8 +2,8 @@
 
 trio lets a program replace its sockets: whoever asks for one in a world gets a `SimSocket`, and everything above
 (trio's streams, libp2p's TCP, noise, yamux, our transport) is the code that runs on a real machine. Below it the same
-pipes carry the bytes, under the same weather. A machine is known by the address that its listener is bound to, and by
-the task that dials.
+pipes carry the bytes, under the same conditions. A machine is known by the address that its listener is bound to, and
+by the task that dials.
 
 This file knows sockets as far as libp2p uses them: one listener and any number of connections a machine, TCP over
 IPv4. It refuses everything else.
@@ -44,8 +44,8 @@ _ONLY = 0
 Address = tuple[str, int]
 
 
-class Plug:
-    """One life of one machine at the network: its listener and its connections. What `Door` is to streams."""
+class Interface:
+    """What `SimTransport` is to streams, for sockets: the listener and the connections of one life of a machine."""
 
     #: Nobody is authenticated here: libp2p does that itself.
     peer_id = ""
@@ -74,7 +74,7 @@ class Plug:
         if end in self._ends:
             self._ends.remove(end)
 
-    def connect(self, there: Plug) -> SimStream:
+    def connect(self, there: Interface) -> SimStream:
         """A connection to that machine's listener, which is told at once. Raises OSError when it takes no more."""
         listener = there.listener
         if listener is None or len(listener.backlog) >= BACKLOG:
@@ -100,10 +100,10 @@ class Plug:
         """Streams are opened by those above, inside the one that there is."""
         raise AssertionError("a socket carries bytes only")
 
-    def maybe_ghost(self, stream: SimStream, data: bytes) -> None:
+    def maybe_replay(self, stream: SimStream, data: bytes) -> None:
         """Nobody can repeat what is encrypted with a counter."""
 
-    def haunted(self, peer_id: str, protocol_id: str, data: bytes) -> None:
+    def replayed(self, peer_id: str, protocol_id: str, data: bytes) -> None:
         """As above."""
 
     def close(self) -> None:
@@ -133,12 +133,12 @@ def over_libp2p(sockets: SimSockets, name: str, address: str, life: Life) -> Ope
     @asynccontextmanager
     async def transport(seed: bytes, listen: Sequence[str], swarm_key: str) -> AsyncIterator[Transport]:
         life.check()
-        plug = sockets.plug_in(name, address, life)
+        interface = sockets.open(name, address, life)
         try:
             async with open_transport(seed, listen, swarm_key) as opened:
                 yield opened
         finally:
-            plug.close()
+            interface.close()
 
     return transport
 
@@ -150,23 +150,24 @@ class SimSockets(trio.abc.SocketFactory):
         self.network = network
         network.sealed = True
         trio.socket.set_custom_socket_factory(self)
-        self._plugs: dict[str, Plug] = {}
-        self._at: dict[Address, Plug] = {}
+        self._interfaces: dict[str, Interface] = {}
+        self._at: dict[Address, Interface] = {}
 
-    def plug_in(self, name: str, address: str, life: Life) -> Plug:
+    def open(self, name: str, address: str, life: Life) -> Interface:
         """That machine is at the network from now on, at that multiaddr, for one life."""
         endpoint = parse_listen(address)
-        plug = self._plugs[name] = self._at[endpoint.host, endpoint.port] = Plug(self.network, name, life)
-        self.network.settle(plug)
-        return plug
+        interface = Interface(self.network, name, life)
+        self._interfaces[name] = self._at[endpoint.host, endpoint.port] = interface
+        self.network.settle(interface)
+        return interface
 
-    def plug_of_speaker(self) -> Plug:
-        """The plug of the machine that the present task runs on."""
+    def interface_of_speaker(self) -> Interface:
+        """The interface of the machine that the present task runs on."""
         speaker = SPEAKER.get()
         assert speaker is not None  # whoever dials is part of a node
-        return self._plugs[speaker.name]
+        return self._interfaces[speaker.name]
 
-    def plug_at(self, address: Address) -> Plug | None:
+    def interface_at(self, address: Address) -> Interface | None:
         """Whose address that is, dead or alive."""
         return self._at.get(address)
 
@@ -204,13 +205,13 @@ class SimSocket(trio.socket.SocketType):
         self._bound = (str(address[0]), int(address[1]))
 
     def listen(self, backlog: int = BACKLOG) -> None:
-        plug = self._sockets.plug_at(self._bound)
-        if plug is None:
+        interface = self._sockets.interface_at(self._bound)
+        if interface is None:
             raise OSError(errno.EADDRNOTAVAIL, f"no machine of this world has the address {self._bound[0]}")
-        if plug.listener is not None:
+        if interface.listener is not None:
             raise OSError(errno.EADDRINUSE, "address already in use")
         self._listening = True
-        plug.listener = self
+        interface.listener = self
 
     def take(self, stream: SimStream, peer: Address) -> None:
         """Somebody has connected."""
@@ -234,13 +235,13 @@ class SimSocket(trio.socket.SocketType):
     async def connect(self, address: Any) -> None:
         await trio.lowlevel.checkpoint()
         self._check()
-        network, here = self._sockets.network, self._sockets.plug_of_speaker()
+        network, here = self._sockets.network, self._sockets.interface_of_speaker()
         target: Address = (str(address[0]), int(address[1]))
         clock = network.clock
         began = clock.current_time()
         for after in SYN_S:
             await trio.sleep_until(began + after)
-            there = self._sockets.plug_at(target)
+            there = self._sockets.interface_at(target)
             if there is None or there is here or here.dead:
                 raise OSError(errno.ECONNREFUSED, "connection refused")
             if there.dark or not network.is_open(here.name, there.name):
@@ -291,9 +292,9 @@ class SimSocket(trio.socket.SocketType):
             return
         self._closed = True
         if self._listening:
-            plug = self._sockets.plug_at(self._bound)
-            if plug is not None and plug.listener is self:
-                plug.listener = None
+            interface = self._sockets.interface_at(self._bound)
+            if interface is not None and interface.listener is self:
+                interface.listener = None
             for stream, _ in self.backlog:
                 stream.end.close()
             self._somebody.set()

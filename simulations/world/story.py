@@ -4,7 +4,7 @@
 
 In a storm writes and faults go on side by side; at its end links and disks are well again, who was away comes back,
 what is under way ends, and then the clock runs: within the limit every honest node knows the same and sees everybody.
-This file refuses to know how a fault is done (`trouble`) or what a promise is (`checks`).
+This file refuses to know how a fault is done (`faults`) or what a promise is (`checks`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from p2pnode.core.merging import HEADS_MAX
 from p2pnode.core.model import FORMATS, ShardEntry
 from simulations.world import checks
 from simulations.world.checks import Ack, Violation
+from simulations.world.faults import FaultInjector
 from simulations.world.host import Host
 from simulations.world.inside import blocks_of, ledger_of
 from simulations.world.options import WorldOptions
 from simulations.world.plan import Fault, cast, plan
 from simulations.world.second_opinion import second_opinion
 from simulations.world.swarm import Swarm
-from simulations.world.trouble import Trouble
 from simulations.world.views import facts_of, refold
 from simulations.world.watch import Watch
-from simulations.world.workload import Deed, Scribe, Written, deeds
+from simulations.world.workload import Deed, Writer, Written, deeds
 from simulations.world.world import World
 
 T = TypeVar("T")
@@ -54,14 +54,14 @@ class Story:
         self.acks: list[Ack] = []
         self.converged_s: list[float] = []
         self.swarm = Swarm(world, options)
-        self._scribes: dict[int, Scribe] = {}
+        self._writers: dict[int, Writer] = {}
         self._honest = cast(options).honest
-        self._trouble = Trouble(self.swarm, self._scribe_of, self.violations.append)
+        self._faults = FaultInjector(self.swarm, self._writer_of, self.violations.append)
         self._watch = Watch(self.swarm, self.violations.append)
 
     @property
     def written(self) -> list[Written]:
-        return [written for _, scribe in sorted(self._scribes.items()) for written in scribe.written]
+        return [written for _, writer in sorted(self._writers.items()) for written in writer.written]
 
     @property
     def events(self) -> int:
@@ -81,7 +81,7 @@ class Story:
         if not self.options.drop:
             await self._louder()
             self.violations += checks.strong_enough(
-                len(self.written), self.options.writes, self._trouble.partitions, self._trouble.losses
+                len(self.written), self.options.writes, self._faults.partitions, self._faults.losses
             )
         await self._rest()
         await self._lights_out()
@@ -100,15 +100,15 @@ class Story:
         began = self.world.now
         with trio.move_on_after(self.options.storm_s + ENDING_S) as limit:
             async with trio.open_nursery() as nursery:
-                self._trouble.begin(nursery)
+                self._faults.begin(nursery)
                 for fault in faults:
-                    nursery.start_soon(self._trouble.strike, fault, began)
+                    nursery.start_soon(self._faults.inject, fault, began)
                 for deed in planned:
                     nursery.start_soon(self._write, deed, began)
                 while self.world.now < began + self.options.storm_s:
                     self._watch.look()
                     await trio.sleep(LOOK_S)
-                self._trouble.heal()
+                self._faults.heal()
         if limit.cancelled_caught:
             open_ = [written for written in self.written if not written.ended]
             self.violations.append(Violation("stuck", f"{len(open_)} writes: {[str(w.deed) for w in open_[:3]]}"))
@@ -116,12 +116,12 @@ class Story:
     async def _write(self, deed: Deed, began: float) -> None:
         await trio.sleep_until(began + deed.at_s)
         if deed.host not in self.swarm.gone:
-            await self._scribe_of(deed.host).write(deed)
+            await self._writer_of(deed.host).write(deed)
 
     async def _calm(self) -> None:
         for host in self.swarm.hosts:
             if not host.running and self.swarm.hosts.index(host) not in self.swarm.gone:
-                await self._trouble.bring_up(host)
+                await self._faults.bring_up(host)
         took_s, why = await self.swarm.until_one(self.options.converge_limit_s)
         self.converged_s.append(took_s)
         if why:
@@ -133,7 +133,7 @@ class Story:
         rng = self.world.rng("louder")
         for number in range(EXTENSIONS_MAX):
             lacking = self.options.writes - len(self.written)
-            if self._trouble.losses and lacking <= 0:
+            if self._faults.losses and lacking <= 0:
                 return
             more = [
                 Deed(2_000_000 + 1000 * number + n, "define", 0, 0.0, self._writer(n), n % 12) for n in range(lacking)
@@ -164,7 +164,7 @@ class Story:
         async with trio.open_nursery() as nursery:
             for index, host in enumerate(self.swarm.hosts):
                 if index not in self.swarm.gone:
-                    nursery.start_soon(self._trouble.bring_up, host)
+                    nursery.start_soon(self._faults.bring_up, host)
         await self._calm()
         self._ask_another()
 
@@ -177,7 +177,7 @@ class Story:
         found = checks.one_set(views) + checks.same_events_same_answers(views)
         found += checks.nothing_lost(self.acks, views)
         found += checks.sights_agree(views, swarm.alive, swarm.peer_ids(swarm.gone))
-        found += checks.exposed(views, self._trouble.equivocators, swarm.peer_ids(swarm.hostile))
+        found += checks.exposed(views, self._faults.equivocators, swarm.peer_ids(swarm.hostile))
         for view in views:
             found += checks.heads_are_heads(view, facts)
             found += checks.downs_are_witnessed(view, facts, len(swarm.hosts))
@@ -199,12 +199,12 @@ class Story:
             blocks = blocks_of(node)
             self.violations += second_opinion(node.node_id, clock.genesis, wires, blocks, clock.heads(), state)
 
-    def _scribe_of(self, index: int) -> Scribe:
-        scribe = self._scribes.get(index)
-        if scribe is None:
+    def _writer_of(self, index: int) -> Writer:
+        writer = self._writers.get(index)
+        if writer is None:
             host = self.swarm.hosts[index]
-            scribe = self._scribes[index] = Scribe(host, self._acknowledged, self._unhandled)
-        return scribe
+            writer = self._writers[index] = Writer(host, self._acknowledged, self._unhandled)
+        return writer
 
     def _unhandled(self, text: str) -> None:
         self.violations.append(Violation("unhandled", text))
@@ -212,7 +212,7 @@ class Story:
     def _acknowledged(self, written: Written) -> None:
         """At this moment it must be on as many disks as promised, whatever happens next."""
         # A disk that lost it again before its author heard of the others was one of them all the same.
-        lost = {index for index, at_s in self._trouble.lost_at.items() if at_s >= written.began_s}
+        lost = {index for index, at_s in self._faults.lost_at.items() if at_s >= written.began_s}
         found = min((self._disks(lost, _has, event) for event in written.events), default=0)
         promised = min(checks.EVENT_DISKS, written.present)
         ack = Ack(written.deed.number, written.host, written.events, promised, found)

@@ -1,4 +1,4 @@
-"""Streams between two doors: a pipe each way, ordered, bounded, and broken with its connection.
+"""Streams between two machines: a pipe each way, ordered, bounded, and broken with its connection.
 
 A connection has two ends that need not agree: one may know that it is broken while the other waits. A `SimStream` is
 `p2pnode.env.net.RawStream`. Whatever passes a pipe was drawn when it was sent and is looked at again when it comes:
@@ -32,7 +32,7 @@ OPEN, ACCEPT, REFUSE, FINISH, RESET = "open", "accept", "refuse", "finish", "res
 
 
 class Machine(Protocol):
-    """One life of a machine, as its connections know it: a `door.Door`, or a `sockets.Plug`."""
+    """One life of a machine, as its connections know it: a `transport.SimTransport`, or a `sockets.Interface`."""
 
     network: SimNetwork
     name: str
@@ -58,22 +58,22 @@ class Machine(Protocol):
         """Somebody opens a stream."""
         ...
 
-    def maybe_ghost(self, stream: SimStream, data: bytes) -> None:
+    def maybe_replay(self, stream: SimStream, data: bytes) -> None:
         """Whether a ghost asks that once more is the link's chance to say."""
         ...
 
-    def haunted(self, peer_id: str, protocol_id: str, data: bytes) -> None:
+    def replayed(self, peer_id: str, protocol_id: str, data: bytes) -> None:
         """A ghost of that peer asks something; nobody hears the answer."""
         ...
 
 
 class End:
-    """One end of a connection, at `door`, to `peer_id` on the machine `far`."""
+    """One end of a connection, at `machine`, to `peer_id` on the machine `far`."""
 
-    def __init__(self, door: Machine, other: Machine) -> None:
-        self.door = door
-        self.network = door.network
-        self.near, self.far = door.name, other.name
+    def __init__(self, machine: Machine, other: Machine) -> None:
+        self.machine = machine
+        self.network = machine.network
+        self.near, self.far = machine.name, other.name
         self.peer_id = other.peer_id
         self.other: End
         self.alive = True
@@ -93,7 +93,7 @@ class End:
 
     def check(self) -> None:
         """Keepalive: broken if nobody answers, or answers that there is no such connection."""
-        if self.alive and (not self.answers() or not self.other.alive or self.other.door.dead):
+        if self.alive and (not self.answers() or not self.other.alive or self.other.machine.dead):
             self.break_("keepalive failed")
 
     def break_(self, why: str) -> None:
@@ -105,9 +105,9 @@ class End:
         streams, self.streams = list(self.streams.values()), {}
         for stream in streams:
             stream.fail(f"{self.peer_id}: {why}")
-        if self.other.alive and not self.other.door.dead:
+        if self.other.alive and not self.other.machine.dead:
             self.network.watch(self.other.check, self.network.chance(self.far, self.near))
-        self.door.lost(self)
+        self.machine.lost(self)
 
     def close(self) -> None:
         """End it politely: the other end is told as soon as a packet gets there."""
@@ -118,7 +118,7 @@ class End:
         self.break_("closed")
 
     def _closed_by_peer(self) -> None:
-        if not self.door.dead and self.network.is_open(self.far, self.near):
+        if not self.machine.dead and self.network.is_open(self.far, self.near):
             self.break_("closed by the peer")
 
 
@@ -148,7 +148,7 @@ class Pipe:
         clock.at(when, self._come, what)
 
     def _come(self, what: bytes | str) -> None:
-        resumes_at = self.target.end.door.life.resumes_at
+        resumes_at = self.target.end.machine.life.resumes_at
         if resumes_at > self.source.network.clock.current_time():
             self.source.network.clock.at(resumes_at, self._come, what)
         elif self.waiting:
@@ -172,7 +172,7 @@ class Pipe:
     def _deliver(self, what: bytes | str) -> None:
         end = self.target.end
         network = end.network
-        if end.door.dead or not end.alive:
+        if end.machine.dead or not end.alive:
             self.source.break_("reset by the peer")  # its machine knows of no such connection
             return
         network.counts["delivered"] += 1
@@ -250,7 +250,7 @@ class SimStream:
         pipe = self.outgoing
         whole = bytes(data)
         if self.opened_here:
-            self.end.door.maybe_ghost(self, whole)
+            self.end.machine.maybe_replay(self, whole)
         if pipe.held_bytes + len(whole) <= WINDOW_BYTES and len(whole) <= PIECE_BYTES:
             pipe.held_bytes += len(whole)
             pipe.send(whole)
@@ -298,7 +298,7 @@ class SimStream:
         if self._broken or (self._closed and self._finished):
             return
         self.fail("the stream is reset")
-        if self.end.alive and not self.end.door.dead:
+        if self.end.alive and not self.end.machine.dead:
             self.outgoing.send(RESET)
 
     async def answered(self) -> str:
@@ -322,7 +322,7 @@ class SimStream:
             self.fail(f"{self.peer_id} reset the stream")
             return
         elif what == OPEN:
-            self.end.door.accept(self)
+            self.end.machine.accept(self)
             return
         else:
             self._answer = what

@@ -110,7 +110,7 @@ class Written:
     ended: bool = False
 
 
-class Scribe:
+class Writer:
     """One host's deeds, one after another, whatever happens to the host meanwhile."""
 
     def __init__(self, host: Host, acknowledged: Callable[[Written], None], unhandled: Callable[[str], None]) -> None:

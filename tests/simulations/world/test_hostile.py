@@ -12,7 +12,7 @@ from simulations.world.loop import run_virtual
 from simulations.world.options import WorldOptions
 from simulations.world.swarm import Swarm
 from simulations.world.views import sizes_of
-from simulations.world.workload import Deed, Scribe, Written
+from simulations.world.workload import Deed, Writer, Written
 from simulations.world.world import open_world
 
 OPTIONS = WorldOptions(seed=5, nodes=5)
@@ -56,9 +56,9 @@ async def play(lie: str) -> Scene:
                 await trio.sleep(0.2)
 
         async def write() -> None:
-            scribe = Scribe(swarm.hosts[0], lambda written: None, pytest.fail)
+            writer = Writer(swarm.hosts[0], lambda written: None, pytest.fail)
             for number in range(10):
-                scene.written.append(await scribe.write(Deed(number, "define", 0, 0.0, 0, number)))
+                scene.written.append(await writer.write(Deed(number, "define", 0, 0.0, 0, number)))
                 await trio.sleep(LYING_S / 10)
 
         async with trio.open_nursery() as nursery:

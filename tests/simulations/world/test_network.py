@@ -15,18 +15,18 @@ from protocols.health import HEALTH, AskStatus
 from protocols.machine import Link as WireLink
 from protocols.machine import Side
 from simulations.world.chance import stream
-from simulations.world.door import Door
 from simulations.world.life import Life
 from simulations.world.loop import CLOCK, run_virtual
 from simulations.world.network import Link, SimNetwork
 from simulations.world.trace import Trace
+from simulations.world.transport import SimTransport
 from simulations.world.wire import WINDOW_BYTES
 
 ECHO = "/echo/1"
 
 
 class Net:
-    """A network, and doors that echo whatever comes."""
+    """A network, and transports that echo whatever comes."""
 
     def __init__(self, stack: AsyncExitStack, seed: int) -> None:
         clock = CLOCK.get()
@@ -35,18 +35,18 @@ class Net:
         self.lives: dict[str, Life] = {}
         self.changes: list[tuple[float, str, str, bool]] = []
 
-    async def door(self, name: str, key: int | None = None) -> Door:
+    async def transport(self, name: str, key: int | None = None) -> SimTransport:
         number = ord(name)
         life = self.lives[name] = Life(name, 1, CLOCK.get())
         opening = self.network.open(name, f"/ip4/10.0.0.{number}/tcp/1", life)
-        door = await self._stack.enter_async_context(opening(bytes([key or number]) * 32, (), ""))
-        assert isinstance(door, Door)
-        door.serve(ECHO, echo)
-        door.on_change(lambda peer, up: self.changes.append((trio.current_time(), name, peer, up)))
-        return door
+        transport = await self._stack.enter_async_context(opening(bytes([key or number]) * 32, (), ""))
+        assert isinstance(transport, SimTransport)
+        transport.serve(ECHO, echo)
+        transport.on_change(lambda peer, up: self.changes.append((trio.current_time(), name, peer, up)))
+        return transport
 
-    async def pair(self) -> tuple[Door, Door]:
-        a, b = await self.door("a"), await self.door("b")
+    async def pair(self) -> tuple[SimTransport, SimTransport]:
+        a, b = await self.transport("a"), await self.transport("b")
         assert await a.dial(b.peer_id, b.addresses()) == b.addresses()[0]
         return a, b
 
@@ -127,8 +127,8 @@ def test_streams_overtake_each_other_but_not_themselves() -> None:
 
 def test_a_dial_proves_the_peer_or_says_why_not() -> None:
     async def story(net: Net) -> None:
-        a, b = await net.door("a"), await net.door("b")
-        c = await net.door("c")
+        a, b = await net.transport("a"), await net.transport("b")
+        c = await net.transport("c")
         with pytest.raises(DialFailed, match="another peer"):
             await a.dial(c.peer_id, b.addresses())
         with pytest.raises(DialFailed, match="no address"):
@@ -149,7 +149,7 @@ def test_a_dial_proves_the_peer_or_says_why_not() -> None:
 
 def test_a_dial_across_a_cut_way_hangs_and_fails_and_one_that_heals_goes_through() -> None:
     async def story(net: Net) -> None:
-        a, b = await net.door("a"), await net.door("b")
+        a, b = await net.transport("a"), await net.transport("b")
         net.network.block("a", "b")
         before = trio.current_time()
         with pytest.raises(DialFailed, match="no answer within 5 s"):
@@ -214,14 +214,14 @@ def test_a_machine_without_power_is_silent_and_back_again_resets() -> None:
         assert a.connected() == [b.peer_id], "nobody told it"
         with pytest.raises(StreamBroken):
             await (await b_stream(b, a)).write(b"last words")
-        again = await net.door("b")
+        again = await net.transport("b")
         await there.write(b"who are you?")
         with pytest.raises(StreamBroken, match="reset by the peer"):
             await there.read(10)
         assert a.connected() == []
         assert await a.dial(again.peer_id, again.addresses())
 
-    async def b_stream(b: Door, a: Door) -> RawStream:
+    async def b_stream(b: SimTransport, a: SimTransport) -> RawStream:
         return await b.open_stream(a.peer_id, ECHO)
 
     virtually(story)

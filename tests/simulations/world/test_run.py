@@ -15,7 +15,7 @@ from simulations.world.corpus import Case, read_corpus
 from simulations.world.options import WorldOptions
 from simulations.world.report import replay_command
 from simulations.world.run import run_many, run_seed
-from simulations.world.showing import seeds
+from simulations.world.screen import seeds
 
 CORPUS = read_corpus(Path(__file__).with_name("corpus.jsonl"))
 #: Seeds of twenty nodes that every test run tells; `p2pnode sim world` tells as many as one likes.

@@ -23,7 +23,7 @@ _Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class Conditions:
     """Conditions by (source, destination)."""
 
     links: dict[_Pair, Link]
@@ -43,7 +43,7 @@ def calm(options: WorldOptions, hosts: int) -> dict[_Pair, Link]:
     return links
 
 
-def weather(links: dict[_Pair, Link], hosts: int, acting: Iterable[Fault]) -> Weather:
+def conditions(links: dict[_Pair, Link], hosts: int, acting: Iterable[Fault]) -> Conditions:
     """What these faults, all at once, make of links at rest."""
     blocked: set[_Pair] = set()
     for fault in acting:
@@ -53,7 +53,7 @@ def weather(links: dict[_Pair, Link], hosts: int, acting: Iterable[Fault]) -> We
             blocked |= apart if fault.kind == "one_way" else apart | {(b, a) for a, b in apart}
         elif fault.kind in KINDS:
             links = {pair: _worse(link, fault) if _concerns(fault, pair) else link for pair, link in links.items()}
-    return Weather(links, frozenset(blocked))
+    return Conditions(links, frozenset(blocked))
 
 
 def _concerns(fault: Fault, pair: _Pair) -> bool:

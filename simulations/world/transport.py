@@ -1,4 +1,4 @@
-"""One machine's door to the simulated network: `p2pnode.env.net.Transport` of one life.
+"""One machine's transport on the simulated network: `p2pnode.env.net.Transport` for one life.
 
 Its rules are those of the real one (`p2pnode.net.host`): a dial proves the peer id or fails within some seconds, two
 peers that dial each other at once have two connections, a stream is opened on the newest, and a handler is cancelled
@@ -33,7 +33,7 @@ HANDSHAKE_ROUND_TRIPS = 3
 HANDSHAKE_BYTES = 100
 
 
-class Door:
+class SimTransport:
     """See the module. Made by `SimNetwork.open`."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Door:
                 break
             if not self._reaches(address):
                 continue
-            there = self.network.door_at(address)
+            there = self.network.transport_at(address)
             if there is None or there is self or there.dead or self.dead:
                 return "connection refused"
             if there.peer_id != peer_id:
@@ -106,7 +106,7 @@ class Door:
 
     def _reaches(self, address: str) -> bool:
         """Whether anybody answers there now, were it only to refuse."""
-        network, there = self.network, self.network.door_at(address)
+        network, there = self.network, self.network.transport_at(address)
         if there is None:
             return True  # refused, by whoever routes there
         paused = there.life.resumes_at > network.clock.current_time()
@@ -115,7 +115,7 @@ class Door:
 
     def _handshake_s(self, address: str) -> float:
         """How long it takes until both sides know each other."""
-        network, there = self.network, self.network.door_at(address)
+        network, there = self.network, self.network.transport_at(address)
         if there is None or there is self:
             return network.conditions.latency_s
         return sum(
@@ -124,7 +124,7 @@ class Door:
             for _ in range(1 if there.dead else HANDSHAKE_ROUND_TRIPS)
         )
 
-    def _connect(self, there: Door) -> None:
+    def _connect(self, there: SimTransport) -> None:
         network = self.network
         network.counts["connections"] += 1
         network.trace.note("connects", self.name, there.name)
@@ -209,7 +209,7 @@ class Door:
         """A task of this machine, for the log and for whoever asks whose it is."""
         self._context.run(self._nursery.start_soon, task, *args)
 
-    def maybe_ghost(self, stream: SimStream, data: bytes) -> None:
+    def maybe_replay(self, stream: SimStream, data: bytes) -> None:
         """Whether a ghost asks that once more is the link's chance to say."""
         end, network = stream.end, self.network
         duplicate = network.link(end.near, end.far).duplicate
@@ -218,9 +218,9 @@ class Door:
         chance = network.chance(end.near, end.far)
         if chance.random() < duplicate and is_whole_request(stream.protocol_id, data):
             network.counts["duplicated"] += 1
-            network.haunt(end, stream.protocol_id, data, chance)
+            network.replay(end, stream.protocol_id, data, chance)
 
-    def haunted(self, peer_id: str, protocol_id: str, data: bytes) -> None:
+    def replayed(self, peer_id: str, protocol_id: str, data: bytes) -> None:
         """A ghost of that peer asks something; nobody hears the answer."""
         handler = self._handlers.get(protocol_id)
         if handler is not None and not self.dead:

@@ -15,14 +15,14 @@ import trio
 from p2pnode.core.model import NodeRole
 from p2pnode.errors import P2PNodeError
 from simulations.world.checks import Violation
+from simulations.world.conditions import KINDS, calm, conditions
 from simulations.world.disk import DiskFaults
 from simulations.world.host import Host
 from simulations.world.hostile import LIES, Liar
 from simulations.world.inside import metadata_of
 from simulations.world.plan import ONCE, Fault
 from simulations.world.swarm import Swarm
-from simulations.world.weather import KINDS, calm, weather
-from simulations.world.workload import Deed, Scribe
+from simulations.world.workload import Deed, Writer
 
 #: Virtual seconds after which a host that was to die in a disk operation, and did none, loses its power anyway.
 STRIKE_S = 5.0
@@ -35,12 +35,12 @@ FAREWELL_AGAIN_S = 1.0
 Act = Callable[[int, Host, Fault], Awaitable[None]]
 
 
-class Trouble:
-    """One world's. `scribe_of` gives the scribe of a host by its index."""
+class FaultInjector:
+    """One world's. `writer_of` gives the writer of a host by its index."""
 
-    def __init__(self, swarm: Swarm, scribe_of: Callable[[int], Scribe], report: Callable[[Violation], None]) -> None:
+    def __init__(self, swarm: Swarm, writer_of: Callable[[int], Writer], report: Callable[[Violation], None]) -> None:
         self._swarm = swarm
-        self._scribe_of = scribe_of
+        self._writer_of = writer_of
         self._report = report
         self._over = trio.Event()
         self._acting: dict[int, Fault] = {}
@@ -77,7 +77,7 @@ class Trouble:
         """Crashes that discarded something."""
         return sum(lost > 0 for host in self._swarm.hosts for lost in host.crashes)
 
-    async def strike(self, fault: Fault, began: float) -> None:
+    async def inject(self, fault: Fault, began: float) -> None:
         """One fault, from waiting for its hour to its end. The nursery of a storm runs one of these for each."""
         await trio.sleep_until(began + fault.at_s)
         if self._over.is_set() or fault.kind in ONCE:
@@ -124,7 +124,7 @@ class Trouble:
         network, names = self._swarm.world.network, [host.name for host in self._swarm.hosts]
         if len(self._links) != len(names) ** 2:
             self._links = calm(self._swarm.options, len(names))
-        now = weather(self._links, len(names), [self._acting[number] for number in sorted(self._acting)])
+        now = conditions(self._links, len(names), [self._acting[number] for number in sorted(self._acting)])
         for (source, target), link in now.links.items():
             network.set_link(names[source], names[target], link)
         for source, target in sorted(now.blocked - self._blocked):
@@ -147,7 +147,7 @@ class Trouble:
         deed = Deed(next(self._extra), "define" if defines else "up", 0, 0.0, index, index % 12)
         host.crash_at_disk_op(operations)
         assert self._nursery is not None
-        self._nursery.start_soon(self._scribe_of(index).write, deed)
+        self._nursery.start_soon(self._writer_of(index).write, deed)
         with trio.move_on_after(STRIKE_S):
             await host.until_down()
         if host.running:
@@ -231,7 +231,7 @@ class Trouble:
 
     async def _leave(self, index: int, host: Host, fault: Fault) -> None:
         """For good: it writes nothing any more, and goes when the swarm has noted that and not before."""
-        await self._scribe_of(index).close()
+        await self._writer_of(index).close()
         while host.node is not None:
             try:
                 await metadata_of(host.node).leave()
