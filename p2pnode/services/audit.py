@@ -37,6 +37,8 @@ FILE, RECORDS, SIGNATURES, ORDER = "file", "records", "signatures", "order"
 LINKS, VALIDITY, BLOCKS, FORKS = "links", "validity", "blocks", "forks"
 TALLY, FOLD, CHECKPOINT = "tally", "fold", "checkpoint"
 
+_TALLIED = "no record was taken away or has moved"
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -203,9 +205,8 @@ class Audit:
         if kept is None:
             self._blame(TALLY, 0, b"", "there is none")
         elif self.known is None and kept != self._tally:
-            self._blame(
-                TALLY, kept.place, b"", f"it is of {kept.count:,} records up to here, in another order or others"
-            )
+            why = f"the {kept.count:,} records that were written up to here are not those that lie there, in that order"
+            self._blame(TALLY, kept.place, b"", why)
 
     def _parsed(self, row: Row) -> Event | None:
         try:
@@ -337,7 +338,7 @@ class Audit:
         yield self._check(VALIDITY, "heights, sequences and entitlement fit")
         yield self._check(BLOCKS, f"{self._blocks:,} hash to their names")
         yield Check(FORKS, True, f"{forks} of an author's chains" if forks else "no author spoke with two tongues")
-        yield self._check(TALLY, "no record was taken away or has moved")
+        yield self._check(TALLY, "not compared while the node runs" if self.known else _TALLIED)
         yield self._compared(clock)
         yield self._check(CHECKPOINT, self._checkpoint)
 
@@ -355,7 +356,9 @@ class Audit:
         if not found:
             return Check(name, True, fine)
         first = next((one for one in self._damaged if one.check == name), None)
-        return Check(name, False, f"{found:,}: {_told(first)}" if first else f"{found:,}")
+        if first is None:
+            return Check(name, False, f"{found:,} wrong")
+        return Check(name, False, f"{found:,} wrong, first {_told(first)}" if found > 1 else _told(first))
 
 
 def _told(damage: Damage) -> str:

@@ -178,7 +178,11 @@ class LogReader:
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise IntegrityError(f"The event log {self._path} is damaged: {error}.") from error
+                raise IntegrityError(
+                    f"The event log {self._path} is damaged: {error}.",
+                    advice="Start the node with --bootstrap at a living member: it moves the file aside and fetches "
+                    "every event again. Shards are not touched.",
+                ) from error
             raise StorageFailed(
                 f"The event log {self._path} cannot be read: {error}.",
                 advice="Copy catalog.db (and its -wal) into a folder that you may write, and read it there.",

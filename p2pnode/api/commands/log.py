@@ -27,6 +27,11 @@ TERMINAL_EVENTS_MAX = 500
 #: Of a log that is not whole, as `dataset verify` of a dataset that is not.
 INCOMPLETE = 5
 
+_MENDING = (
+    "What is lacking or damaged comes back from other members while the node runs: look again then. A log that was "
+    "tampered with stays marked. To begin it anew, stop the node, move catalog.db (and its -wal, -shm) away and start "
+    "with --bootstrap at a living member; shards are not touched."
+)
 _COLUMNS = ("time", "height", "node_id", "kind", "text", "id")
 _WIDTHS = {"time": 19, "height": 7, "node_id": 14, "kind": 8}
 #: On a terminal of fewer characters the year goes, and names are cut sooner: what was said matters more.
@@ -106,14 +111,17 @@ def verify(context: typer.Context) -> None:
     else:
         output.table(("check", "ok", "detail"), [[one["check"], one["ok"], one["detail"]] for one in found["checks"]])
         for one in found["damaged"]:
-            where = one["id"] if one["place"] is None else f"place {one['place']} {one['id'] or ''}".rstrip()
-            output.text(f"{one['check']}: {where}: {one['why']}")
+            places = [f"place {one['place']}"] if one["place"] is not None else []
+            where = " ".join((*places, *([one["id"]] if one["id"] else [])))
+            output.text(": ".join(word for word in (one["check"], where, one["why"]) if word))
         output.text(
             f"{output.counted(found['events'], 'event')} to height {found['height']:,},"
             f" {output.counted(len(found['heads']), 'head')}, fingerprint {found['fingerprint'][:16]}…,"
             f" digest {found['digest'][:16]}…: {'whole' if found['ok'] else 'NOT WHOLE'}"
         )
     if not found["ok"]:
+        if not session.quiet:
+            output.note(f"  → {_MENDING}")
         raise typer.Exit(INCOMPLETE)
 
 
@@ -136,7 +144,9 @@ def _entries(session: Session, kinds: list[str], last: int | None, *, follow: bo
         history = History(reader, kinds, last)
         yield (telling.entry(entry) for page in history.pages() for entry in page)
         if history.unreadable:
-            output.note(f"{output.counted(history.unreadable, 'record')} are no events; `p2pnode log verify` tells.")
+            output.note(
+                f"{output.counted(history.unreadable, 'record')} passed over: no event; `p2pnode log verify` tells."
+            )
 
 
 def _verified(session: Session) -> dict[str, Any]:

@@ -249,7 +249,9 @@ def test_what_is_named_is_bounded_and_what_is_counted_is_not(log, monkeypatch):
     monkeypatch.setattr(audit, "NAMED_MAX", 3)
     report = examined(tamper(log[0], ("UPDATE events SET seal = x'00'",)))
     assert len(report.damaged) == 3
-    assert next(check.detail for check in report.checks if check.name == audit.RECORDS).startswith(f"{EVENTS}: ")
+    assert next(check.detail for check in report.checks if check.name == audit.RECORDS).startswith(
+        f"{EVENTS} wrong, first "
+    )
 
 
 @pytest.mark.trio

@@ -230,6 +230,24 @@ async def test_a_changed_row_is_seen_set_aside_and_stored_again(path, column):
     await log.close()
 
 
+@pytest.mark.trio
+async def test_bytes_that_became_text_are_judged_by_their_seal(path):
+    log = await EventLog.open(Env(), path)
+    await log.append([event(n) for n in range(3)], {record_cid(b"block"): b"block"})
+    await log.close()
+    with sqlite3.connect(path) as db:  # what one flipped bit in a record's header does
+        db.execute("UPDATE events SET wire = CAST(wire AS TEXT) WHERE place = 1")
+        db.execute("UPDATE events SET wire = CAST(wire || x'ff' AS TEXT) WHERE place = 2")
+        db.execute("UPDATE events SET wire = 7 WHERE place = 3")
+        db.execute("UPDATE blocks SET data = 7")
+    log = await EventLog.open(Env(), path)
+    assert [row.event for row in log.rows()] == [event(0), None, None]
+    assert log.unsound(0) == (3, [event(1).id, event(2).id])
+    with pytest.raises(IntegrityError, match="has changed on disk"):
+        await log.block(record_cid(b"block"))
+    await log.close()
+
+
 def change(path, column, place):
     with sqlite3.connect(path) as db:
         (old,) = db.execute(f"SELECT {column} FROM events WHERE place = ?", (place,)).fetchone()
