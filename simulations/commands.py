@@ -100,12 +100,12 @@ def local_up(
 @sim.command("world")
 def world(
     context: typer.Context,
-    seeds: Annotated[str, typer.Option(metavar="A..B", help="Seeds to run, both inclusive.")] = "1..40",
+    seeds: Annotated[str, typer.Option(metavar="A..B", help="Seeds to run, both inclusive, or one.")] = "1..40",
     nodes: Annotated[int, typer.Option(metavar="N", min=3, max=200, help="Members of each swarm.")] = 20,
     faults: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Exactly these faults, none for the least; else as drawn.")
+        str | None, typer.Option(metavar="NAME,…", help="These and no others; none: only what always happens.")
     ] = None,
-    drop: Annotated[str, typer.Option(metavar="NUMBER,…", help="Leave out these faults of a seed.")] = "",
+    drop: Annotated[str, typer.Option(metavar="NUMBER,…", help="Leave out these faults of one seed, by number.")] = "",
     shrink: Annotated[bool, typer.Option("--shrink", help="Find the fewest faults with which the seed fails.")] = False,
     libp2p: Annotated[
         bool, typer.Option("--libp2p", help="Let nodes run their real network stack over simulated sockets: slower.")
@@ -125,7 +125,7 @@ def world(
     from simulations.world.options import WorldOptions
 
     menu = None if faults is None else tuple(name for name in listed(faults) if name != "none")
-    left_out = tuple(sorted(map(number, listed(drop))))
+    left_out = tuple(sorted({number(word) for word in listed(drop)}))
     worlds = [
         WorldOptions(seed=seed, nodes=nodes, faults=menu, drop=left_out, libp2p=libp2p) for seed in screen.seeds(seeds)
     ]
@@ -136,6 +136,10 @@ def world(
         raise typer.Exit(1)
 
 
+#: More no number here has, and no machine runs that many seeds.
+NUMBER_DIGITS_MAX = 18
+
+
 def listed(text: str) -> list[str]:
     """The words between the commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
@@ -143,8 +147,8 @@ def listed(text: str) -> list[str]:
 
 def number(word: str) -> int:
     """Raises UsageError for what is none."""
-    if not word.isdigit():
-        raise UsageError(f"{word!r} is no number")
+    if not word.isdecimal() or len(word) > NUMBER_DIGITS_MAX:
+        raise UsageError(f"--drop: {word[:NUMBER_DIGITS_MAX]!r} is no number", advice="For example --drop 3,7.")
     return int(word)
 
 

@@ -41,9 +41,9 @@ class Fault:
     amount: float = 0.0
 
     def __str__(self) -> str:
-        who = ",".join(map(str, self.hosts)) or "all"
-        when = f"storm {self.round} +{self.at_s:.1f} s for {self.for_s:.1f} s"
-        return f"{self.number}: {self.kind} ({self.amount:.3g}), {when}, on {who}"
+        who = ", ".join(f"n{index:03}" for index in self.hosts) or "all"
+        what = f"{self.kind} ({self.amount:.3g})" if self.amount else self.kind
+        return f"{self.number}: {what}, storm {self.round} +{self.at_s:.1f} s for {self.for_s:.1f} s, on {who}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,12 +19,14 @@ from simulations.world.plan import plan
 from simulations.world.report import Report, replay_command
 from simulations.world.run import make_small, run_many, run_seed
 
+#: Seeds of one go: some days of one machine. And characters of two numbers and what is between them.
+SEEDS_MAX, SEEDS_CHARS_MAX = 100_000, 38
+
 
 def show_worlds(worlds: Sequence[WorldOptions], *, verbose: bool = False) -> bool:
     """Run them all; whether every promise was kept in each. `verbose` tells the end of a single one, step by step."""
     failing: list[Report] = []
-    for world in worlds:
-        plan(world)  # a fault that does not exist is an error before the first seed is run
+    _check(worlds)
     console = Console(file=sys.stderr, highlight=False)
     with _bar(console) as bar:
         task = bar.add_task("seeds", total=len(worlds))
@@ -44,6 +47,8 @@ def show_worlds(worlds: Sequence[WorldOptions], *, verbose: bool = False) -> boo
 def show_smallest(world: WorldOptions) -> bool:
     """Make one failing seed small; whether it did not fail at all."""
 
+    _check([world])
+
     def told(report: Report) -> None:
         left = len(plan(report.options))
         output.note(f"  {left} faults: {'passes' if report.ok else 'fails'} in {report.wall_s:.1f} s")
@@ -62,12 +67,27 @@ def show_smallest(world: WorldOptions) -> bool:
 def seeds(text: str) -> range:
     """`A..B`, both inclusive, or one. Raises UsageError."""
     first, dots, last = text.partition("..")
-    if not first.isdigit() or (dots and not last.isdigit()):
-        raise UsageError(f"--seeds {text} is no range", advice="For example 1..40, or 17.")
+    if not first.isdecimal() or (dots and not last.isdecimal()) or len(text) > SEEDS_CHARS_MAX:
+        raise UsageError(f"--seeds {text[:SEEDS_CHARS_MAX]!r} is no range", advice="For example 1..40, or 17.")
     found = range(int(first), int(last or first) + 1)
     if not found:
         raise UsageError(f"--seeds {text} is empty", advice="The smaller one comes first.")
+    if len(found) > SEEDS_MAX:
+        raise UsageError(f"--seeds {text} are {len(found):,}", advice=f"Up to {SEEDS_MAX:,} are run in one go.")
     return found
+
+
+def _check(worlds: Sequence[WorldOptions]) -> None:
+    """Raises UsageError for a fault that does not exist, before the first seed is run."""
+    everything = plan(replace(worlds[0], drop=()))
+    if not worlds[0].drop:
+        return
+    if len(worlds) > 1:
+        raise UsageError("--drop takes one seed: each has faults of its own", advice="For example --seeds 17.")
+    if missing := set(worlds[0].drop) - {fault.number for fault in everything}:
+        numbers = ", ".join(map(str, sorted(missing)))
+        advice = f"Seed {worlds[0].seed} has 1 to {len(everything)}."
+        raise UsageError(f"--drop: there is no fault {numbers}", advice=advice)
 
 
 def _explain(report: Report) -> None:
