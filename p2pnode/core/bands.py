@@ -34,8 +34,8 @@ class Band:
     digest: bytes
 
 
-class Tally:
-    """What comes of one band, counted as it comes."""
+class BandDigest:
+    """The running count and digest of one band's events."""
 
     def __init__(self) -> None:
         self._hash = blake2b(digest_size=DIGEST_BYTES)
@@ -47,10 +47,10 @@ class Tally:
         self.count += len(event_ids)
 
     def matches(self, band: Band) -> bool:
-        return (self.count, self.digest) == (band.count, band.digest)
+        return (self.count, self.value) == (band.count, band.digest)
 
     @property
-    def digest(self) -> bytes:
+    def value(self) -> bytes:
         return self._hash.digest()
 
 
@@ -65,9 +65,9 @@ def cut(clock: MerkleClock, low: int) -> list[Band]:
         high = clock.height_of(ordered[stop - 1]) + 1
         while stop < len(ordered) and clock.height_of(ordered[stop]) < high:
             stop += 1
-        tally = Tally()
-        tally.add(ordered[start:stop])
-        bands.append(Band(low, high, tally.count, tally.digest))
+        digest = BandDigest()
+        digest.add(ordered[start:stop])
+        bands.append(Band(low, high, digest.count, digest.value))
         low, start = high, stop
     return bands
 

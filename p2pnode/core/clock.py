@@ -135,9 +135,9 @@ class MerkleClock:
         """
         return self._waiting.wanted_blocks(source, events)
 
-    def pen(self, author: str, session: bytes) -> Pen:
+    def cursor(self, author: str, session: bytes) -> Cursor:
         """Where that author writes next."""
-        return Pen(self, author, session)
+        return Cursor(self, author, session)
 
     def _settle(self, queue: list[tuple[Event, str]]) -> tuple[tuple[Event, ...], tuple[Refusal, ...]]:
         added: list[Event] = []
@@ -500,7 +500,7 @@ class MerkleClock:
         return len(self._waiting)
 
 
-class Pen:
+class Cursor:
     """An author's end of the clock: where its next event stands and what it may say there.
 
     It runs ahead of the clock, so that a group of events can be written, stored and only then added.
@@ -521,8 +521,8 @@ class Pen:
             return error.message
         return ""
 
-    def wrote(self, event: Event) -> None:
-        """The next one follows this."""
+    def advance(self, event: Event) -> None:
+        """This event stands at `position`; the next one follows it."""
         self._standing = _standing_after(event, self._standing)
         self.position = Position(event.sequence + 1, event.id, (event.id,), event.height + 1)
 

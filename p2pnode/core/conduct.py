@@ -37,8 +37,9 @@ DEGREE_FORGIVEN_S = 600.0
 #: The most that one note of mistakes weighs: a batch of them is one mistake made a thousand times.
 MISTAKES_WEIGHT_MAX = 1.0
 #: Events that a peer may push which are known here already: so many, and so many more for each one that was new to
-#: this node since, for honest peers push, pass on and repeat each event a few times.
-REPLAYS_FREE = 1024
+#: this node since, for honest peers push, pass on and repeat each event a few times. So many are what two comparisons
+#: at once push back at the most (`syncing.PUSHED_BACK_MAX`), while the others of its half push the same.
+REPLAYS_FREE = 2 * 8192
 REPLAYS_PER_NEW = 8
 #: Seconds between two log lines about one peer and reason; what happened between is in the next one's count.
 LOG_EVERY_S = 10.0
@@ -103,7 +104,7 @@ _HARMLESS = frozenset((Reason.UNKNOWN_VERB, Reason.CROWDED, Reason.FAILED))
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Penalty:
     """What follows from a note. `tell`: how many of that peer and reason the log should be told of now; 0 for none."""
 
     tell: int = 0
@@ -159,24 +160,24 @@ class Conduct:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
 
-    def note(self, peer_id: str, reason: Reason, count: int, now: float) -> Verdict:
+    def note(self, peer_id: str, reason: Reason, count: int, now: float) -> Penalty:
         """So many things of that peer were refused for that reason, at once."""
         if not count:
-            return Verdict()
+            return Penalty()
         record = self._record(peer_id, now)
         record.counts[reason] += count
         record.level = max(0.0, record.level - (now - record.noted_at) / FORGIVEN_S) + _weight(reason, count)
         record.noted_at = now
-        verdict = Verdict(tell=_tell(record, reason, count, now))
+        penalty = Penalty(tell=_tell(record, reason, count, now))
         if now < record.dropped_until:
-            return verdict
+            return penalty
         if record.level > DROP_LEVEL:
             dropped_s = self._drop(record, now)
-            return Verdict(verdict.tell, dropped_s=dropped_s)
+            return Penalty(penalty.tell, dropped_s=dropped_s)
         if record.level > PAUSE_LEVEL and now >= record.paused_until:
             record.paused_until = now + PAUSE_S
-            return Verdict(verdict.tell, paused_s=PAUSE_S)
-        return verdict
+            return Penalty(penalty.tell, paused_s=PAUSE_S)
+        return penalty
 
     def pushed(self, peer_id: str, known: int, here: int, now: float) -> int:
         """A peer pushed `known` events that this node, which now has `here`, knew before.

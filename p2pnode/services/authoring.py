@@ -28,7 +28,7 @@ ASK_AGAIN_S = 1.0
 
 
 class Authoring:
-    """One node's pen. `run` brings what was written to others, until cancelled."""
+    """What one node records. `run` brings what was written to others, until cancelled."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class Authoring:
         self._ledger = ledger
         self._peers = peers
         self._role_of = role_of
-        self._spreader = Spreader(push)
+        self._to_members = Spreader(push)
         #: Clients hear of events as soon as members do, and are no disks to count on.
-        self._herald = Spreader(push)
+        self._to_clients = Spreader(push)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._spreader.run)
-            nursery.start_soon(self._herald.run)
+            nursery.start_soon(self._to_members.run)
+            nursery.start_soon(self._to_clients.run)
 
     # -- who there is ----------------------------------------------------------------------------------------
 
@@ -96,8 +96,8 @@ class Authoring:
         if not self._role.is_member:
             raise RoleError("A client records no events; a coordinator does it on its behalf.")
         event = await self._ledger.write(kind, object_id, body, blocks)
-        self._spreader.spread(event, self.connected())
-        self._herald.spread(event, self._clients())
+        self._to_members.spread(event, self.connected())
+        self._to_clients.spread(event, self._clients())
         if wait:
             await self._until_durable(event, timeout_s)
         return event
@@ -113,19 +113,19 @@ class Authoring:
         for event_id in event_ids:
             event = self._ledger.clock.get(event_id)
             if event is not None:
-                self._spreader.spread(event, self.connected())
+                self._to_members.spread(event, self.connected())
 
     async def _until_durable(self, event: Event, timeout_s: float) -> None:
-        copies = self._spreader.watch(event)
+        copies = self._to_members.watch(event)
         try:
             with trio.move_on_after(timeout_s):
                 # Who is present may change while we wait: of three members the third may be found to be down.
                 while len(copies.holders) < (needed := self._needed()):
-                    self._spreader.spread(event, self._next_holders(copies.holders, needed))
+                    self._to_members.spread(event, self._next_holders(copies.holders, needed))
                     with trio.move_on_after(ASK_AGAIN_S):
                         await copies.reach(needed)
         finally:
-            self._spreader.unwatch(event)
+            self._to_members.unwatch(event)
         needed = self._needed()
         if len(copies.holders) < needed:
             raise NotDurable(
@@ -143,4 +143,4 @@ class Authoring:
         wanted = connected
         if len(have) + len(connected) < needed:
             wanted = [peer_id for peer_id in self.others() if peer_id not in have]
-        return [peer_id for peer_id in wanted if not self._spreader.busy_with(peer_id)]
+        return [peer_id for peer_id in wanted if not self._to_members.busy_with(peer_id)]

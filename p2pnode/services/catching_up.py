@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from p2pnode.core import bands
-from p2pnode.core.bands import Plan, Tally
+from p2pnode.core.bands import BandDigest, Plan
 from p2pnode.core.conduct import Reason
 from p2pnode.core.event import BadEvent, parse
 from p2pnode.env import Env
@@ -83,7 +83,7 @@ class CatchingUp:
 
     async def fetch_band(self, source: str, band: bands.Band, keep: Callable[[list[bytes]], Awaitable[bool]]) -> bool:
         """Fetch one band, message by message, as long as `keep` takes it. Returns whether it came as promised."""
-        tally = Tally()
+        digest = BandDigest()
         request = words.WantBand(low=band.low, high=band.high)
         async with self._peers.exchange(source, words.METADATA, request, timeout_s=BAND_S) as exchange:
             stream = EventStream(exchange)
@@ -91,10 +91,10 @@ class CatchingUp:
                 checked = await self._env.executor.run(self._ledger.check, wires)
                 for reason in checked.refused.values():
                     self._peers.blame.note(source, reason)
-                tally.add(checked.ids)
-                if checked.refused or tally.count > band.count or not await keep(wires):
+                digest.add(checked.ids)
+                if checked.refused or digest.count > band.count or not await keep(wires):
                     return False
-        return tally.matches(band)
+        return digest.matches(band)
 
     async def admit(self, wires: list[bytes], source: str) -> Taken:
         """Take in events of a band that came as promised: their signatures were checked then."""

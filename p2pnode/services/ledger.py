@@ -21,7 +21,7 @@ from bootstrap.identity import SIGNATURE_BYTES, Identity
 from p2pnode.core import records
 from p2pnode.core.catalog import Catalog
 from p2pnode.core.cid import cid_text, record_cid
-from p2pnode.core.clock import MerkleClock, Outcome, Pen, Verdict
+from p2pnode.core.clock import Cursor, MerkleClock, Outcome, Verdict
 from p2pnode.core.conduct import Reason
 from p2pnode.core.event import (
     SESSION_BYTES,
@@ -85,7 +85,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Saying:
+class Draft:
     """An event to be written here: what it says, and the blocks that it names unless they are here already."""
 
     kind: str
@@ -96,9 +96,9 @@ class Saying:
 
 @dataclass(eq=False, slots=True)
 class _Writing:
-    """A saying on its way."""
+    """A draft on its way to the disk."""
 
-    saying: Saying
+    draft: Draft
     event: Event | None = None
     failure: P2PNodeError | None = None
 
@@ -270,8 +270,8 @@ class Ledger:
         """Begin a swarm: write its genesis event. Raises UsageError if this home belongs to one already."""
         if self._clock is not None:
             raise UsageError("This home belongs to a swarm already.")
-        saying = Saying(records.GENESIS, "", records.genesis_body(name, open_swarm=open_swarm))
-        event = self._compose(None, Position(), saying)
+        draft = Draft(records.GENESIS, "", records.genesis_body(name, open_swarm=open_swarm))
+        event = self._compose(None, Position(), draft)
         await self._log.begin(event)
         await self.adopt(event.id)
         self._note(self.clock.add(event))
@@ -285,14 +285,14 @@ class Ledger:
 
         Raises UsageError if it cannot be encoded, RoleError if this node may not say it, StorageFailed.
         """
-        return (await self.write_many([Saying(kind, object_id, body, tuple(blocks))]))[0]
+        return (await self.write_many([Draft(kind, object_id, body, tuple(blocks))]))[0]
 
-    async def write_many(self, sayings: Iterable[Saying]) -> list[Event]:
+    async def write_many(self, drafts: Iterable[Draft]) -> list[Event]:
         """Author events one after the other, in as few commits as GROUP_EVENTS allows.
 
         Each stands for itself: raises as `write` for the first that failed, when the others are durable.
         """
-        writings = [_Writing(saying) for saying in sayings]
+        writings = [_Writing(draft) for draft in drafts]
         self._queue.extend(writings)
         try:
             async with self._writing:
@@ -319,8 +319,8 @@ class Ledger:
 
     async def _write_together(self, group: Sequence[_Writing]) -> None:
         clock = self.clock
-        pen = clock.pen(self._identity.peer_id, self._session)
-        blocks, events = await self._env.executor.run(self._compose_group, group, clock.genesis, pen)
+        cursor = clock.cursor(self._identity.peer_id, self._session)
+        blocks, events = await self._env.executor.run(self._compose_group, group, clock.genesis, cursor)
         # What they stand on goes with them, if it is not on disk yet: the file never holds a child alone.
         admitted = list(self._volatile.values())
         try:
@@ -340,16 +340,16 @@ class Ledger:
         await self._let_count([*admitted, *events.values()])
 
     def _compose_group(
-        self, group: Sequence[_Writing], genesis: bytes, pen: Pen
+        self, group: Sequence[_Writing], genesis: bytes, cursor: Cursor
     ) -> tuple[dict[bytes, bytes], dict[_Writing, Event]]:
         """In a thread: the group's blocks, and its events, each on the one before."""
         blocks: dict[bytes, bytes] = {}
         events: dict[_Writing, Event] = {}
         for writing in group:
-            given = {record_cid(block): block for block in writing.saying.blocks}
+            given = {record_cid(block): block for block in writing.draft.blocks}
             try:
-                event = self._compose(genesis, pen.position, writing.saying)
-                refusal = pen.refusal(event)
+                event = self._compose(genesis, cursor.position, writing.draft)
+                refusal = cursor.refusal(event)
                 if refusal:
                     raise RoleError(f"This node cannot record {event.kind!r}: {refusal}.")
                 for cid in records.blocks_of(event):
@@ -362,10 +362,10 @@ class Ledger:
                 self._manifests.keep(cid, data)
             blocks |= given
             events[writing] = event
-            pen.wrote(event)
+            cursor.advance(event)
         return blocks, events
 
-    def _compose(self, genesis: bytes | None, position: Position, saying: Saying) -> Event:
+    def _compose(self, genesis: bytes | None, position: Position, draft: Draft) -> Event:
         self._last_time = next_time(self._env.clock.wall(), self._last_time)
         return compose(
             namespace=genesis,
@@ -373,9 +373,9 @@ class Ledger:
             session=self._session,
             position=position,
             time=self._last_time,
-            kind=saying.kind,
-            object_id=saying.object_id,
-            body=saying.body,
+            kind=draft.kind,
+            object_id=draft.object_id,
+            body=draft.body,
             sign=self._identity.sign,
         )
 

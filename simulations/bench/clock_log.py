@@ -29,7 +29,7 @@ from p2pnode.core.clock import MerkleClock
 from p2pnode.core.event import Event, Position, check_signature, compose, parse
 from p2pnode.core.model import Manifest, Member, NodeRole
 from p2pnode.env import Env
-from p2pnode.services.ledger import Ledger, Saying
+from p2pnode.services.ledger import Draft, Ledger
 from p2pnode.services.replay import Replay, keep, worth
 from p2pnode.storage.event_log import EventLog
 from simulations.bench.figure import ROUNDS, Figure, at_most, interleave, stated
@@ -62,7 +62,7 @@ async def measure() -> list[Figure]:
 async def _speeds(folder: Path) -> list[Figure]:
     fresh = iter(range(1_000_000))
     source = await _founded(folder / "source")
-    events = await source.write_many(_sayings())
+    events = await source.write_many(_drafts())
     wires = [event.wire for event in source.clock.events()]
 
     async def signing() -> float:
@@ -76,7 +76,7 @@ async def _speeds(folder: Path) -> list[Figure]:
 
     async def writing() -> float:
         ledger = await _founded(folder / f"{next(fresh)}")
-        return await _spent(lambda: ledger.write_many(_sayings()))
+        return await _spent(lambda: ledger.write_many(_drafts()))
 
     async def taking() -> float:
         ledger = await _opened(folder / f"{next(fresh)}", 2)
@@ -189,7 +189,7 @@ def _left_behind(folder: Path) -> Path:
 async def _build(path: Path, count: int) -> float:
     """A log of that many events with a checkpoint as old as it can be. Returns the index's bytes an event."""
     ledger = await _founded(path)
-    (last,) = await ledger.write_many([Saying("note", "", _BODY)])
+    (last,) = await ledger.write_many([Draft("note", "", _BODY)])
     log = await EventLog.open(Env(), path)
     clock, catalog = MerkleClock(ledger.clock.genesis, log.read), Catalog(_no_manifest)
     for event in log.events():
@@ -241,8 +241,8 @@ async def _founded(path: Path) -> Ledger:
     return ledger
 
 
-def _sayings() -> list[Saying]:
-    return [Saying("note", "task-1", {**_BODY, "attempt": number}) for number in range(EVENTS)]
+def _drafts() -> list[Draft]:
+    return [Draft("note", "task-1", {**_BODY, "attempt": number}) for number in range(EVENTS)]
 
 
 def _said_again(event: Event, position: Position, body: dict[str, Any], sign: Callable[[bytes], bytes]) -> Event:

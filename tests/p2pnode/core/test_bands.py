@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnode.core import bands
-from p2pnode.core.bands import Band, Plan, Tally
+from p2pnode.core.bands import Band, BandDigest, Plan
 from p2pnode.core.clock import MerkleClock
 
 
@@ -32,11 +32,11 @@ def test_bands_cover_the_history_once_and_cut_no_height_in_two(author, monkeypat
     assert sum(band.count for band in cut) == len(clock)
     assert all(band.count >= 5 for band in cut[:-1])
     for band in cut:
-        tally = Tally()
+        digest = BandDigest()
         for event_id in clock.between(band.low, band.high):
-            assert not tally.matches(band)
-            tally.add([event_id])
-        assert tally.matches(band)
+            assert not digest.matches(band)
+            digest.add([event_id])
+        assert digest.matches(band)
     assert bands.is_plausible(cut, 0, len(clock))
     assert bands.cut(clock, clock.height + 1) == []
     monkeypatch.setattr(bands, "BANDS_MAX", 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import protocols
 from p2pnode.core import reconcile
-from p2pnode.core.bands import Tally
+from p2pnode.core.bands import BandDigest
 from p2pnode.core.clock import MerkleClock, Verdict
 from p2pnode.core.event import mint_session
 from p2pnode.core.reconcile import BadAnswer, Inquiry, beyond
@@ -262,6 +262,6 @@ def test_flags_and_bands_are_those_of_the_vectors():
     known = COMPARING["known"]
     assert reconcile.pack_flags(known["flags"]).hex() == known["bytes"]
     assert reconcile.unpack_flags(bytes.fromhex(known["bytes"]), len(known["flags"])) == known["flags"]
-    tally = Tally()
-    tally.add(ids_of(COMPARING["band"]["ids"]))
-    assert tally.digest.hex() == COMPARING["band"]["digest"]
+    digest = BandDigest()
+    digest.add(ids_of(COMPARING["band"]["ids"]))
+    assert digest.value.hex() == COMPARING["band"]["digest"]

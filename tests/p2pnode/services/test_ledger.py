@@ -13,7 +13,7 @@ from p2pnode.core.conduct import Reason
 from p2pnode.core.model import Manifest, Member, NodeRole
 from p2pnode.env import Env
 from p2pnode.errors import IntegrityError, RoleError, StorageFailed, UsageError
-from p2pnode.services.ledger import Ledger, Saying
+from p2pnode.services.ledger import Draft, Ledger
 from p2pnode.services.replay import fold
 from p2pnode.storage.event_log import EventLog
 
@@ -292,11 +292,11 @@ async def test_a_source_without_blocks_is_asked_only_so_often(tmp_path, monkeypa
 async def test_who_names_blocks_that_nobody_has_keeps_nobody_elses_from_being_fetched(tmp_path):
     first, _ = await founded(tmp_path / "a")
     second, _ = await joined(tmp_path / "b", 2, first)
-    pen = first.clock.pen(first._identity.peer_id, first._session)
+    cursor = first.clock.cursor(first._identity.peer_id, first._session)
     for number in range(20):
         nowhere = record_cid(b"")[:4] + bytes([0, number]) * 16  # before any that a hash gives
         body = records.version_body(records.Version(nowhere))
-        event = first._compose(first.genesis, pen.position, Saying(records.VERSION, "ds-0", body))
+        event = first._compose(first.genesis, cursor.position, Draft(records.VERSION, "ds-0", body))
         assert (await second.take([event.wire], "liar", no_block)).waiting
     block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
     body = records.version_body(records.Version(record_cid(block)))
@@ -333,7 +333,7 @@ async def test_many_are_one_commit_and_each_stands_on_the_one_before(tmp_path, m
         await append(events, blocks)
 
     monkeypatch.setattr(log, "append", counted)
-    events = await ledger.write_many(Saying("note", "", {"n": n}) for n in range(700))
+    events = await ledger.write_many(Draft("note", "", {"n": n}) for n in range(700))
     assert appends == [512, 188]
     assert [event.previous for event in events[1:]] == [event.id for event in events[:-1]]
     assert ledger.clock.heads() == [events[-1].id]
@@ -369,22 +369,22 @@ async def test_one_that_may_not_be_written_takes_no_other_with_it(tmp_path):
     worker = records.up_body(Member(peer_id, "first", NodeRole.WORKER))
     define = records.define_body(records.Definition("flights"))
     absent = records.version_body(records.Version(record_cid(b"no such block")))
-    sayings = [
-        Saying("note", "", {"n": 1}),
-        Saying("note", "", {"too": "long" * 20_000}),
-        Saying(records.VERSION, "ds-1", absent),
-        Saying(records.UP, peer_id, worker),
-        Saying(records.DEFINE, "ds-1", define),
-        Saying("note", "", {"n": 2}),
+    drafts = [
+        Draft("note", "", {"n": 1}),
+        Draft("note", "", {"too": "long" * 20_000}),
+        Draft(records.VERSION, "ds-1", absent),
+        Draft(records.UP, peer_id, worker),
+        Draft(records.DEFINE, "ds-1", define),
+        Draft("note", "", {"n": 2}),
     ]
     with pytest.raises(UsageError, match="must be given"):
-        await ledger.write_many(sayings[2:3])
+        await ledger.write_many(drafts[2:3])
     before = len(ledger.clock)
     with pytest.raises(UsageError, match="into a block"):
-        await ledger.write_many(sayings)
+        await ledger.write_many(drafts)
     assert len(ledger.clock) == before + 3
     with pytest.raises(RoleError, match="worker may not define"):
-        await ledger.write_many(sayings[4:])
+        await ledger.write_many(drafts[4:])
     assert ledger.clock.forks() == []
     assert ledger.catalog.member(peer_id).role is NodeRole.WORKER
 
@@ -457,7 +457,7 @@ async def test_what_was_taken_tells_what_is_new_and_who_is_to_blame(tmp_path):
 async def test_wires_come_in_the_order_asked_for_from_memory_and_from_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("p2pnode.core.clock.EVENTS_KEPT", 2)
     ledger, _ = await founded(tmp_path / "a")
-    events = await ledger.write_many(Saying("note", "", {"n": n}) for n in range(9))
+    events = await ledger.write_many(Draft("note", "", {"n": n}) for n in range(9))
     wanted = [events[n] for n in (7, 0, 8, 3)]
     assert await ledger.wires([event.id for event in wanted]) == [event.wire for event in wanted]
     assert ledger.clock.get(events[0].id) == events[0]
@@ -553,7 +553,7 @@ async def rich(path):
     block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), ()))
     await ledger.write(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
     await ledger.write(records.VERSION, "ds-1", records.version_body(records.Version(record_cid(block))), [block])
-    await ledger.write_many(Saying("note", "", {"n": n}) for n in range(20))
+    await ledger.write_many(Draft("note", "", {"n": n}) for n in range(20))
     return ledger, log
 
 
@@ -574,7 +574,7 @@ def replayed(path, monkeypatch):
 async def test_opening_replays_only_what_came_after_the_checkpoint(tmp_path, monkeypatch, small_tails):
     ledger, log = await rich(tmp_path / "a")
     await kept(ledger)
-    await ledger.write_many(Saying("note", "", {"late": n}) for n in range(3))
+    await ledger.write_many(Draft("note", "", {"late": n}) for n in range(3))
     before = summary(ledger)
     await log.close()
     read = replayed(tmp_path / "a", monkeypatch)
@@ -606,7 +606,7 @@ async def test_a_long_tail_is_kept_when_it_was_replayed(tmp_path, monkeypatch, s
 async def test_whatever_is_wrong_with_a_checkpoint_the_log_is_replayed(tmp_path, monkeypatch, small_tails, harm):
     ledger, log = await rich(tmp_path / "a")
     older = (tmp_path / "a").read_bytes(), (tmp_path / "a-wal").read_bytes()
-    await ledger.write_many(Saying("note", "", {"more": n}) for n in range(3))
+    await ledger.write_many(Draft("note", "", {"more": n}) for n in range(3))
     await kept(ledger)
     await log.close()
     file = tmp_path / "a.checkpoint"
@@ -643,7 +643,7 @@ async def test_damage_is_set_aside_and_comes_back_from_a_peer(tmp_path):
     await second.take([e.wire for e in first.clock.events()], "first", first.block)
     assert summary(second) == summary(first)
     await up(second, "second")
-    await second.write_many(Saying("note", "", {"mine": n}) for n in range(3))
+    await second.write_many(Draft("note", "", {"mine": n}) for n in range(3))
     whole, everything = summary(second), second.clock.between(0)
     await log.close()
     with sqlite3.connect(tmp_path / "b") as db:
@@ -746,7 +746,7 @@ async def test_a_log_that_sqlite_gives_up_halfway_is_begun_anew_where_there_are_
     second, log = await joined(tmp_path / "b", 2, first)
     await second.take([e.wire for e in first.clock.events()], "first", first.block)
     await up(second, "second")
-    await second.write_many(Saying("note", "", {"n": n, "long": "x" * 500}) for n in range(400))
+    await second.write_many(Draft("note", "", {"n": n, "long": "x" * 500}) for n in range(400))
     everything = await second.wires(second.clock.between(0))
     await log.close()
     with (tmp_path / "b").open("r+b") as file:

@@ -11,12 +11,12 @@ import trio
 
 from p2pnode.core import bands, reconcile, records
 from p2pnode.core.cid import record_cid
-from p2pnode.core.conduct import Reason
+from p2pnode.core.conduct import Conduct, Reason
 from p2pnode.core.event import compose, mint_session
 from p2pnode.core.model import Manifest
 from p2pnode.errors import IntegrityError, P2PNodeError, PeerLost, Timeout
 from p2pnode.services import catching_up, event_stream, syncing
-from p2pnode.services.ledger import Saying
+from p2pnode.services.ledger import Draft
 from protocols import metadata as words
 from protocols.metadata import METADATA
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.trio
 
 async def write(node, count, **body):
     """That many notes of one node, told to nobody."""
-    return await node.metadata.ledger.write_many([Saying("note", "", {"n": n, **body}) for n in range(count)])
+    return await node.metadata.ledger.write_many([Draft("note", "", {"n": n, **body}) for n in range(count)])
 
 
 async def lonely(swarm, count):
@@ -496,7 +496,7 @@ async def test_known_kinds_still_need_their_blocks(swarm, autojump_clock, small_
     """Blocks that bands name come from whoever gave the band."""
     nodes = await lonely(swarm, 2)
     first = nodes[0]
-    define = Saying(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
+    define = Draft(records.DEFINE, "ds-1", records.define_body(records.Definition("flights")))
     await first.metadata.ledger.write_many([define])
     for number in range(30):
         block = records.encode_manifest(Manifest("ds-1", "parquet", b"", (), (), policy={"note": str(number)}))
@@ -685,3 +685,9 @@ async def test_who_keeps_a_block_to_himself_delays_nobody_else_for_long(swarm, a
         assert stored.durable == [define.id, version.id]
         assert trio.current_time() - told_at < 5, "in time for its author"
         nursery.cancel_scope.cancel()
+
+
+def test_what_an_honest_peer_pushes_back_is_held_against_nobody_who_came_second():
+    conduct = Conduct()
+    for _ in range(syncing.PUSHED_BACK_MAX // syncing.SERVED_EVENTS):
+        assert conduct.pushed("second", syncing.SERVED_EVENTS, here=20_000, now=0) == 0
