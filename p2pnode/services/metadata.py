@@ -119,11 +119,13 @@ class MetadataService:
         self._ledger.on_change(callback)
 
     def role_of(self, peer_id: str) -> NodeRole | None:
-        """What a member's `up` says, else what the peer said in its hello, else None."""
+        """What a member's `up` says, else what the peer said in its hello, else what it was before it left, for it may
+        have to say again that it did; else None.
+        """
         member = self.catalog.member(peer_id)
         if member is not None and not member.left:
             return member.role
-        return self._guests.get(peer_id)
+        return self._guests.get(peer_id, member.role if member else None)
 
     def authorise(self, peer_id: str, protocol: str, verb: str) -> None:
         """The guard's question. Raises Unauthorized."""

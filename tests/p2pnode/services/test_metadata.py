@@ -538,3 +538,15 @@ async def test_a_sync_that_falls_silent_ends_in_bounded_time(swarm, autojump_clo
     await swarm.part(first, second)
     with trio.fail_after(syncing.ANSWER_S + 1):
         await second.metadata.refresh()
+
+
+async def test_one_that_leaves_hears_so_also_from_those_who_forgot_it(swarm, autojump_clock):
+    """The answer to its first word was lost, and those who heard it started anew since."""
+    first, second, third = await swarm.founded(3)
+    for node in (first, second):
+        node.metadata._guests.clear()
+    event = await third.metadata.author(records.LEAVE, third.peer_id, {})
+    for node in (first, second):
+        assert event.id in node.metadata.clock
+    assert third.peer_id not in {member.peer_id for member in first.metadata.catalog.members()}
+    await third.metadata.leave(timeout_s=5)
