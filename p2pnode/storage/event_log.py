@@ -29,6 +29,7 @@ from bootstrap.identity import SIGNATURE_BYTES
 from p2pnode.core.cid import DIGEST_BYTES, cid_text, record_cid
 from p2pnode.core.event import BadEvent, Event, parse
 from p2pnode.env import Env
+from p2pnode.env.shield import shielded
 from p2pnode.errors import IntegrityError, StorageFailed
 from p2pnode.storage.tally import Tally
 
@@ -102,7 +103,7 @@ class EventLog:
 
     async def start_anew(self) -> None:
         """Move a file that sqlite cannot read aside, and begin an empty one. Raises StorageFailed."""
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             async with self._lock:
                 await self._env.executor.run(self._start_anew)
 
@@ -113,7 +114,7 @@ class EventLog:
 
     async def close(self) -> None:
         """Let go of the file. Nothing is lost by not calling it."""
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             async with self._lock:
                 await self._env.executor.run(self._close)
 
@@ -162,7 +163,7 @@ class EventLog:
 
     async def set_aside(self, event_ids: Iterable[bytes]) -> None:
         """Take damaged rows out of the way for good, so that their events can be stored again. Raises StorageFailed."""
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             async with self._lock:
                 await self._env.executor.run(self._guarded, self._set_aside, list(event_ids))
 
@@ -222,13 +223,13 @@ class EventLog:
 
         Raises StorageFailed.
         """
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             async with self._lock:
                 await self._env.executor.run(self._guarded, self._drop_blocks, list(cids))
 
     async def mend_block(self, cid: bytes, data: bytes) -> None:
         """Put these bytes, which were checked, in place of a block that has changed. Raises StorageFailed."""
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             async with self._lock:
                 await self._env.executor.run(self._guarded, self._mend_block, cid, data)
 
@@ -263,7 +264,7 @@ class EventLog:
         if not batch.events and not batch.blocks:
             return
         self._queue.append(batch)
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             async with self._lock:
                 # Whoever gets the lock first writes for everybody who queued meanwhile.
                 if not batch.done:
@@ -296,7 +297,8 @@ class EventLog:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_FULL:
                 raise StorageFailed(f"The disk is full; {self._path} was not changed.") from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            # SQLITE_ERROR: it does not understand a statement of ours, so it is the schema that has changed on disk.
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
                 self._failed = f"The event log {self._path} is damaged: {error}."
                 raise IntegrityError(self._failed, advice=self.advice) from error
             self._failed = f"The event log {self._path} cannot be used: {error}."

@@ -25,7 +25,7 @@ from p2pnode.errors import NotFound, P2PNodeError
 from p2pnode.node import Node
 from simulations.world.chance import stream
 from simulations.world.host import Host
-from simulations.world.inside import define, ledger_of, metadata_of
+from simulations.world.inside import define, ledger_of, metadata_of, session_of
 from simulations.world.options import WorldOptions
 from simulations.world.plan import cast
 
@@ -60,6 +60,11 @@ class Deed:
     @property
     def name(self) -> str:
         return f"set_{self.dataset}"
+
+    @property
+    def mark(self) -> str:
+        """What tells its event from every other one's."""
+        return f"deed-{self.number}"
 
 
 def deeds(options: WorldOptions) -> tuple[Deed, ...]:
@@ -120,6 +125,7 @@ class Writer:
         self._unhandled = unhandled
         self._turn = trio.Lock()
         self._heard_of: Node | None = None
+        self._session = b""
         self._own: list[Event] = []
         self._closed = False
         self.written: list[Written] = []
@@ -164,15 +170,18 @@ class Writer:
         """What this life records from now on is the deed's."""
         self._own = []
         if node is not self._heard_of:
-            self._heard_of = node
+            self._heard_of, self._session = node, session_of(node)
             ledger_of(node).on_change(self._heard)
 
     def _heard(self, events: Sequence[Event]) -> None:
-        self._own += [event for event in events if event.author == self._host.peer_id]
+        """What an earlier life said may come back from others meanwhile."""
+        self._own += [e for e in events if e.author == self._host.peer_id and e.session == self._session]
 
     def _events(self, deed: Deed) -> tuple[bytes, ...]:
-        kinds = (records.UP,) if deed.kind == "up" else (records.DEFINE, records.VERSION, records.DELETE)
-        return tuple(event.id for event in self._own if event.kind in kinds)
+        """Its node may have said of itself meanwhile that it is up, without being asked to: that is no part of a deed."""
+        if deed.kind == "up":
+            return tuple(e.id for e in self._own if e.kind == records.UP and e.body["capabilities"] == [deed.mark])
+        return tuple(e.id for e in self._own if e.kind in (records.DEFINE, records.VERSION, records.DELETE))
 
     def _shards(self, node: Node) -> tuple[ShardEntry, ...]:
         """Those that the versions recorded meanwhile brought to holders' disks: new, and with a holder's statistics."""
@@ -244,7 +253,7 @@ async def _record_version(node: Node, deed: Deed) -> None:
     old = record.manifest.shards if append and record.manifest else ()
     block = records.encode_manifest(Manifest(record.dataset_id, "parquet", b"", (), (*old, shard), base=record.version))
     version = records.Version(
-        record_cid(block), record.version, append, catalog.tips(record.dataset_id), f"deed-{deed.number}"
+        record_cid(block), record.version, append, catalog.tips(record.dataset_id), deed.mark
     )
     await metadata_of(node).author(records.VERSION, record.dataset_id, records.version_body(version), blocks=(block,))
 
@@ -254,5 +263,5 @@ async def _renew(node: Node, deed: Deed) -> None:
     known = ledger_of(node).catalog.member(node.peer_id)
     if known is None:
         raise NotFound("This node has no record yet.")
-    renewed = replace(known, capabilities=(f"deed-{deed.number}",))
+    renewed = replace(known, capabilities=(deed.mark,))
     await metadata_of(node).author(records.UP, node.peer_id, records.up_body(renewed))

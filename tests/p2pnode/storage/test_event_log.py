@@ -318,6 +318,25 @@ async def test_a_file_that_sqlite_cannot_read_is_moved_aside_where_others_have_i
 
 
 @pytest.mark.trio
+async def test_a_schema_with_a_flipped_bit_is_damage_like_any_other(path):
+    log = await EventLog.open(Env(), path)
+    await log.begin(event(0))
+    await log.close()
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode=DELETE")
+    database.execute("VACUUM")
+    database.close()
+    image = path.read_bytes()
+    assert image.count(b"value BLOB") == 1
+    path.write_bytes(image.replace(b"value BLOB", b"valuf BLOB"))
+    with pytest.raises(IntegrityError, match="value"):
+        await EventLog.open(Env(), path)
+    log = await EventLog.open(Env(), path, anew=True)
+    assert log.genesis is None
+    await log.close()
+
+
+@pytest.mark.trio
 async def test_a_truncated_database_is_damage(path):
     log = await EventLog.open(Env(), path)
     await log.append([event(n) for n in range(200)])
