@@ -178,7 +178,7 @@ class Writer:
         self._own += [e for e in events if e.author == self._host.peer_id and e.session == self._session]
 
     def _events(self, deed: Deed) -> tuple[bytes, ...]:
-        """Its node may have said of itself meanwhile that it is up, without being asked to: that is no part of a deed."""
+        """Its node may have said unasked, meanwhile, that it is up: that is no part of a deed."""
         if deed.kind == "up":
             return tuple(e.id for e in self._own if e.kind == records.UP and e.body["capabilities"] == [deed.mark])
         return tuple(e.id for e in self._own if e.kind in (records.DEFINE, records.VERSION, records.DELETE))
