@@ -6,7 +6,8 @@ stdout carries the lines and nothing else; the bar and the words for people go t
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from rich.console import Console
@@ -32,11 +33,12 @@ def show_worlds(worlds: Sequence[WorldOptions], *, verbose: bool = False) -> boo
         task = bar.add_task("seeds", total=len(worlds))
         told = verbose and len(worlds) == 1
         for report in [run_seed(worlds[0], tell=output.note)] if told else run_many(worlds):
-            output.document(report.as_document())
             bar.advance(task)
-            if not report.ok:
-                failing.append(report)
-                _explain(report)
+            with _above(bar):
+                output.document(report.as_document())
+                if not report.ok:
+                    failing.append(report)
+                    _explain(report)
     if len(worlds) == 1:
         _describe(worlds[0])
     if failing:
@@ -51,7 +53,9 @@ def show_smallest(world: WorldOptions) -> bool:
 
     def told(report: Report) -> None:
         left = len(plan(report.options))
-        output.note(f"  {left} faults: {'passes' if report.ok else 'fails'} in {report.wall_s:.1f} s")
+        output.note(f"  {output.counted(left, 'fault')}: {'passes' if report.ok else 'fails'} in {report.wall_s:.1f} s")
+        if not report.ok:  # whoever grows impatient has what was found so far
+            output.note(f"    {replay_command(report.options)}")
 
     smallest = make_small(world, told)
     (report,) = run_many([smallest])
@@ -113,3 +117,14 @@ def _bar(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def _above(bar: Progress) -> Iterator[None]:
+    """What is printed here stands above the bar, also where one terminal shows both."""
+    if bar.disable:
+        yield
+        return
+    bar.stop()
+    yield
+    bar.start()
