@@ -38,6 +38,8 @@ class _Target:
     is_bootstrap: bool = False
     connected: bool = False
     dialing: bool = False
+    #: The connection stands, but it was no use; it is tried again.
+    unanswered: bool = False
     failures: int = 0
     due_at: float = 0.0
     lost_at: float = field(default=0.0)
@@ -62,14 +64,14 @@ class Joining:
         """The dials that are due; each counts as under way until `failed` or `connected` is told."""
         due: list[Dial] = []
         for peer_id, target in sorted(self._targets.items()):
-            if not (target.connected or target.dialing) and target.due_at <= now:
+            if _is_wanted(target) and target.due_at <= now:
                 target.dialing = True
                 due.append(Dial(peer_id, target.addresses))
         return due
 
     def next_at(self) -> float | None:
         """When `next_dials` will have something, or None if only an event can bring that about."""
-        waiting = [t.due_at for t in self._targets.values() if not (t.connected or t.dialing)]
+        waiting = [target.due_at for target in self._targets.values() if _is_wanted(target)]
         return min(waiting, default=None)
 
     def connected(self, peer_id: str) -> None:
@@ -77,18 +79,27 @@ class Joining:
         if peer_id == self._own_peer_id:
             return
         target = self._targets.setdefault(peer_id, _Target())
-        target.connected, target.dialing, target.failures = True, False, 0
+        target.connected, target.dialing, target.unanswered, target.failures = True, False, False, 0
 
     def failed(self, peer_id: str, now: float) -> None:
-        """The dial failed. The peer is tried again after a delay, unless it has been lost for too long."""
+        """The dial failed, or whoever was reached did not answer. The peer is tried again after a delay, unless it has
+        been lost for too long.
+        """
         target = self._targets.get(peer_id)
-        if target is None or target.connected:
+        if target is None:
             return
-        target.dialing = False
+        target.dialing, target.unanswered = False, target.connected
         target.failures += 1
         target.due_at = now + self._delay(target.failures)
-        if not target.is_bootstrap and target.due_at - target.lost_at > MEMBER_RETRY_S:
+        if not (target.is_bootstrap or target.connected) and target.due_at - target.lost_at > MEMBER_RETRY_S:
             del self._targets[peer_id]
+
+    def refused(self, peer_id: str, now: float) -> None:
+        """It answered, and will not have us: nothing more is said on this connection."""
+        self.failed(peer_id, now)
+        target = self._targets.get(peer_id)
+        if target is not None:
+            target.unanswered = False
 
     def lost(self, peer_id: str, now: float) -> None:
         """The last connection to that peer went. It is dialed again, the first time after a short random
@@ -97,7 +108,7 @@ class Joining:
         target = self._targets.get(peer_id)
         if target is None or not target.connected:
             return
-        target.connected, target.dialing, target.failures = False, False, 0
+        target.connected, target.dialing, target.unanswered, target.failures = False, False, False, 0
         target.lost_at = now
         target.due_at = now + self._delay(1)
 
@@ -120,3 +131,7 @@ class Joining:
         # overflow.
         full = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 16))
         return full / 2 + self._rng.random() * full / 2
+
+
+def _is_wanted(target: _Target) -> bool:
+    return not target.dialing and (target.unanswered or not target.connected)

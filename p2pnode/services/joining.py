@@ -102,8 +102,10 @@ class JoiningService:
                 self.refusal = error
                 self.settled.set()
             self._failed(dial, error)
+            self._plan.refused(dial.peer_id, self._env.clock.now())
         except (P2PNodeError, DialFailed, trio.TooSlowError) as error:
             self._failed(dial, error)
+            self._plan.failed(dial.peer_id, self._env.clock.now())
         else:
             self._plan.connected(dial.peer_id)
             self.settled.set()
@@ -111,5 +113,4 @@ class JoiningService:
     def _failed(self, dial: Dial, error: Exception) -> None:
         self.last_failure = str(error) or type(error).__name__
         log.info("dial_failed", peer=dial.peer_id, why=self.last_failure)
-        self._plan.failed(dial.peer_id, self._env.clock.now())
         self._wake.set()

@@ -102,6 +102,8 @@ def test_news_out_of_order_does_no_harm():
     plan.next_dials(0.0)
     plan.connected(HUB)  # it dialed us while we dialed it
     plan.failed(HUB, 1.0)
+    assert [dial.peer_id for dial in plan.next_dials(3.0)] == [HUB], "it said hello to us, we have not to it"
+    plan.connected(HUB)
     assert plan.next_at() is None
     plan.connected(OWN)
     assert plan.next_dials(100.0) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 import trio
@@ -11,7 +11,7 @@ from bootstrap.address import parse_peer_address
 from bootstrap.identity import Identity
 from bootstrap.joining import Joining
 from p2pnode.env import Env
-from p2pnode.errors import GenesisMismatch, PeerLost
+from p2pnode.errors import Busy, GenesisMismatch, PeerLost
 from p2pnode.services.joining import JoiningService
 
 ME, HUB, OTHER = (Identity.from_seed(bytes([number]) * 32).peer_id for number in range(3))
@@ -29,11 +29,13 @@ class Swarm:
         self.dialed: list[str] = []
         self.greeted: list[str] = []
         self.members: list[str] = []
+        self.on_connect: Callable[[str, bool], None] = lambda *_: None
 
     async def connect(self, peer_id: str, addresses: Iterable[str] = ()) -> None:
         self.dialed.append(peer_id)
         if peer_id not in self.up:
             raise PeerLost("nobody is there")
+        self.on_connect(peer_id, True)
 
     async def greet(self, peer_id: str) -> None:
         if self.refusing:
@@ -58,6 +60,28 @@ async def test_a_dead_bootstrap_peer_is_dialed_until_it_lives(autojump_clock: tr
         swarm.up.add(HUB)
         await joining.settled.wait()
         assert swarm.greeted == [HUB]
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_reached_but_does_not_answer_is_greeted_again(autojump_clock: trio.testing.MockClock) -> None:
+    swarm = Swarm(up=[HUB], refusing=Busy("too much at once"))
+    joining = swarm.service(HUB_ADDRESS)
+    swarm.on_connect = joining.connection_changed
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(joining.run)
+        await trio.sleep(120)
+        assert len(swarm.dialed) > 3
+        swarm.refusing = None
+        await joining.settled.wait()
+        assert swarm.greeted == [HUB]
+        await trio.sleep(120)
+        assert swarm.greeted == [HUB], "once is enough"
+        swarm.refusing = GenesisMismatch("another swarm")
+        joining.connection_changed(HUB, False)
+        await trio.sleep(120)
+        before = len(swarm.dialed)
+        await trio.sleep(120)
+        assert len(swarm.dialed) == before, "a refusal is an answer"
         nursery.cancel_scope.cancel()
 
 
