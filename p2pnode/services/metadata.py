@@ -24,7 +24,16 @@ from p2pnode.core.event import Event
 from p2pnode.core.model import Member, NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
-from p2pnode.errors import Busy, GenesisMismatch, NodeIdTaken, NotDurable, NotFound, P2PNodeError, RoleError
+from p2pnode.errors import (
+    Busy,
+    GenesisMismatch,
+    NodeIdTaken,
+    NotDurable,
+    NotFound,
+    P2PNodeError,
+    RoleError,
+    Unauthorized,
+)
 from p2pnode.net.exchange import Exchange, expect
 from p2pnode.net.guard import Handler
 from p2pnode.net.peers import Peers
@@ -313,7 +322,14 @@ class MetadataService:
 
     async def _push(self, peer_id: str, events: Sequence[Event], *, wide: bool = True) -> Iterable[bytes]:
         try:
-            stored = await self._syncer.push(peer_id, events, wide=wide)
+            try:
+                stored = await self._syncer.push(peer_id, events, wide=wide)
+            except Unauthorized:
+                if peer_id in self._guests:
+                    raise
+                # A connection was there before a word: it has never heard of this node. That is no end of a push.
+                await self.greet(peer_id)
+                stored = await self._syncer.push(peer_id, events, wide=wide)
             if stored.waiting:
                 # It lacks what these stand on: compare notes, which brings that, and ask once more.
                 await self._syncer.sync_with(peer_id)

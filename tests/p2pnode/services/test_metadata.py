@@ -195,6 +195,17 @@ async def test_a_member_that_is_not_connected_is_dialed_for_its_disk(swarm, auto
     assert second.metadata.catalog.dataset("flights") is not None
 
 
+async def test_one_that_was_dialed_for_its_disk_and_has_never_heard_of_us_is_greeted(swarm, autojump_clock):
+    first, second = await swarm.founded(2)
+    await swarm.cut(first, second)  # nobody else tells the first of the third
+    third = await swarm.node(2)
+    await third.metadata.greet(second.peer_id)
+    started = trio.current_time()
+    await third.metadata.announce()
+    assert trio.current_time() - started < 1
+    assert first.metadata.catalog.member(third.peer_id) is not None
+
+
 async def test_a_member_that_lacks_the_past_of_an_event_gets_it_at_once(swarm, autojump_clock):
     first, second = await swarm.founded(2)
     await swarm.cut(first, second)
