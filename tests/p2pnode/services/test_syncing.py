@@ -687,7 +687,7 @@ async def test_who_keeps_a_block_to_himself_delays_nobody_else_for_long(swarm, a
         nursery.cancel_scope.cancel()
 
 
-def test_what_an_honest_peer_pushes_back_is_held_against_nobody_who_came_second():
+async def test_what_an_honest_peer_pushes_back_is_held_against_nobody_who_came_second():
     conduct = Conduct()
     for _ in range(syncing.PUSHED_BACK_MAX // syncing.SERVED_EVENTS):
         assert conduct.pushed("second", syncing.SERVED_EVENTS, here=20_000, now=0) == 0
