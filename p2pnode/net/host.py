@@ -38,6 +38,7 @@ from multiaddr import Multiaddr
 from bootstrap.address import parse_endpoint
 from bootstrap.errors import AddressError
 from p2pnode.env.net import DialFailed, RawStream, StreamBroken, StreamHandler
+from p2pnode.env.shield import shielded
 from p2pnode.errors import ConfigError
 from p2pnode.net import listening, naming
 from p2pnode.net.stream import YamuxedStream
@@ -109,7 +110,7 @@ async def open_transport(seed: bytes, listen: Sequence[str], swarm_key: str = ""
             try:
                 yield transport
             finally:
-                with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
+                with shielded():
                     await transport._close()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:

@@ -19,6 +19,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
 from p2pnode.env.net import StreamBroken
+from p2pnode.env.shield import shielded
 from p2pnode.net.workarounds import FRAME_PAYLOAD_BYTES, SteadyYamux, forget_reader, return_credit
 
 #: A peer that reads nothing of a stream for so long has it reset. Longer than a disk's worst fsync.
@@ -132,7 +133,7 @@ class YamuxedStream:
 
     async def close(self) -> None:
         """Say that no more will be written, and let go. Never raises."""
-        with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
+        with shielded():
             try:
                 await self._net_stream.close()
             except _BROKEN:
@@ -140,5 +141,5 @@ class YamuxedStream:
 
     async def reset(self) -> None:
         """Abort both ways at once. Never raises."""
-        with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
+        with shielded():
             await self._net_stream.reset()

@@ -42,6 +42,8 @@ from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
+from p2pnode.env.shield import shielded
+
 #: One yamux frame of this many bytes, header included, fills four noise messages exactly. The library's
 #: 65,536 splits each frame into a full noise message and one of 17 bytes (312 against 719 MB/s, measured).
 FRAME_BYTES = 4 * 65519
@@ -306,7 +308,7 @@ async def return_credit(stream: YamuxStream, buffered: int) -> None:
     """
     window = stream.target_recv_window
     if window - stream.recv_window - buffered >= window // 2:
-        with trio.CancelScope(shield=True):  # type: ignore[call-arg]  # old stubs
+        with shielded():
             await stream._auto_tune_and_send_window_update()
 
 

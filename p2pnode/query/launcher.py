@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 import trio
 
+from p2pnode.env.shield import shielded
 from p2pnode.query.frames import (
     FORK,
     FORKED,
@@ -141,7 +142,7 @@ class Zygote:
         Not cancellable: an answer left in the socket would be taken for the next question's.
         """
         async with self._turn:
-            with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+            with shielded():
                 try:
                     with trio.fail_after(FORK_TIMEOUT_S):
                         return await self._ask_the_living()
@@ -207,7 +208,7 @@ class Zygote:
         process, self._process = self._process, None
         if process is None:
             return
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             with trio.move_on_after(GONE_TIMEOUT_S):
                 await process.wait()
             if process.returncode is None:

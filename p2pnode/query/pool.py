@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from p2pnode.env import Env
+from p2pnode.env.shield import shielded
 from p2pnode.errors import Busy
 from p2pnode.query.fence import Limits
 from p2pnode.query.launcher import FORK_TIMEOUT_S, Worker, Zygote
@@ -64,7 +65,7 @@ class Pool:
 
     async def close(self) -> None:
         """Kill every worker, end the zygote, and leave when the last process has gone."""
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             for slot in self._slots:
                 if slot.worker is not None:
                     slot.worker.kill()

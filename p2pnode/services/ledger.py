@@ -35,6 +35,7 @@ from p2pnode.core.event import (
 )
 from p2pnode.core.model import Manifest
 from p2pnode.env import Env
+from p2pnode.env.shield import shielded
 from p2pnode.errors import IntegrityError, P2PNodeError, RoleError, StorageFailed, UsageError
 from p2pnode.services.manifests import Manifests
 from p2pnode.services.replay import Replay, fold, keep, replay, worth
@@ -297,7 +298,7 @@ class Ledger:
         try:
             async with self._writing:
                 # Whoever gets the lock first writes for everybody who queued meanwhile, and is not cancelled halfway.
-                with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+                with shielded():
                     while writings and not writings[-1].done:
                         await self._write_group()
         finally:

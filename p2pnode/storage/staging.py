@@ -15,6 +15,7 @@ from typing import TypeVar
 import trio
 
 from p2pnode.env import Env
+from p2pnode.env.shield import shielded
 from p2pnode.errors import StorageFailed
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ async def staging(env: Env, path: Path) -> AsyncIterator[Staging]:
     try:
         yield staged
     finally:
-        with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+        with shielded():
             await staged._run(staged._close)
 
 

@@ -26,6 +26,7 @@ import trio
 from p2pnode.core.model import NodeRole
 from p2pnode.core.settings import Settings
 from p2pnode.env import Rng
+from p2pnode.env.shield import shielded
 from p2pnode.env.together import one_failure
 from p2pnode.node import OpenTransport
 from simulations.world.chance import stream
@@ -105,7 +106,7 @@ async def open_world(seed: int, *, libp2p: bool = False) -> AsyncIterator[World]
             try:
                 yield world
             finally:
-                with trio.CancelScope(shield=True):  # pyright: ignore[reportCallIssue]  # the stubs of an older trio
+                with shielded():
                     for host in world.hosts.values():
                         host.cut_power()
                     for host in world.hosts.values():
