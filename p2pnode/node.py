@@ -476,8 +476,9 @@ class Node:
     # -- members ---------------------------------------------------------------------------------------------
 
     async def readmit(self, node: str, keep: str | None = None) -> Readmitted:
-        """Let a member (node id or peer id) count again that spoke with two tongues, and what it said up to the event
-        `keep`. Raises NotFound, RoleError, NotDurable, BadContentId.
+        """Let a member (node id or peer id) that forked count again, and what it said up to the event `keep`.
+
+        Raises NotFound, RoleError, NotDurable, BadContentId.
         """
         member = self._metadata.catalog.member_named(node)
         peer_id = node if member is None else member.peer_id

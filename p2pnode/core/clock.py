@@ -278,7 +278,7 @@ class MerkleClock:
         return self._forks.count
 
     def accused(self) -> list[str]:
-        """Authors who ever spoke with two tongues, forgiven or not; sorted."""
+        """Authors who ever signed two events in one place, forgiven or not; sorted."""
         return self._forks.accused()
 
     def is_heard(self, author: str) -> bool:

@@ -1,4 +1,4 @@
-"""Authors who spoke with two tongues: the proof, what of theirs counts, and how they come back.
+"""Authors who signed two events in one place: the proof, what of theirs counts, and how they come back.
 
 Two events with one (author, session, sequence) are a fork. From then on only what lies before it on every
 branch counts, until a member who may define readmits the author: a readmission forgives the forks all of whose
@@ -23,7 +23,7 @@ from p2pnode.core.records import Readmission
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Proof that an author's key spoke with two tongues: different events of one (author, session, sequence)."""
+    """Proof that an author's key was used twice: different events of one (author, session, sequence)."""
 
     author: str
     session: bytes

@@ -337,7 +337,7 @@ class Audit:
         yield self._check(LINKS, "all that any of them stands on is here")
         yield self._check(VALIDITY, "heights, sequences and entitlement fit")
         yield self._check(BLOCKS, f"{self._blocks:,} hash to their names")
-        yield Check(FORKS, True, f"{forks} of an author's chains" if forks else "no author spoke with two tongues")
+        yield Check(FORKS, True, f"{forks} of an author's chains" if forks else "no author forked its chain")
         yield self._check(TALLY, "not compared while the node runs" if self.known else _TALLIED)
         yield self._compared(clock)
         yield self._check(CHECKPOINT, self._checkpoint)

@@ -56,7 +56,7 @@ class Findings:
     bootstrap_failure: str
     #: Peers of which something was refused, the worst first.
     offenders: Sequence[Offender]
-    #: Node ids of members that spoke with two tongues and are not heard since.
+    #: Node ids of members that signed two events in one place and do not count since.
     forked: Sequence[str]
     #: Events damaged on this disk, or standing on damaged ones, that no peer has given back yet.
     incomplete: int
@@ -191,11 +191,11 @@ class Findings:
 
     def _forks(self) -> Finding:
         if not self.forked:
-            return Finding("forks", True, "no member speaks with two tongues")
+            return Finding("forks", True, "no member signed two events in one place")
         return Finding(
             "forks",
             False,
-            f"signed two events in one place, and not heard since: {_names(self.forked)}",
+            f"signed two events in one place, and do not count since: {_names(self.forked)}",
             "Find out who else has its key. Then `p2pnode node readmit NODE`, or start it on a new home.",
         )
 

@@ -187,7 +187,7 @@ class MetadataService:
             log.info("announced_to_few", why=error.message)
 
     def forked(self) -> list[str]:
-        """Authors who spoke with two tongues and are not heard since; sorted."""
+        """Authors who forked their chain and do not count since; sorted."""
         clock = self.clock
         return [author for author in clock.accused() if not clock.is_heard(author)]
 
@@ -223,7 +223,7 @@ class MetadataService:
                 advice="`p2pnode peers` lists them, by node id and by peer id.",
             )
         return NotFound(
-            f"{member.node_id} never spoke with two tongues, as far as is known here: it counts.",
+            f"{member.node_id} has not forked, as far as is known here: it counts.",
             advice="`p2pnode doctor` names the members that did.",
         )
 

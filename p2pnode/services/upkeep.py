@@ -1,8 +1,8 @@
 """What a member does for the swarm's record without being asked.
 
 It witnesses that others are down and protests when it is called so itself; it takes up the readmission that another
-granted it; it ties heads together when they stay many; and it shows everybody at once the proof that an author spoke
-with two tongues. Each decision is pure (`core.witness`, `core.merging`); this shell looks when the record or somebody's
+granted it; it ties heads together when they stay many; and it shows everybody at once the proof that an author forked
+its chain. Each decision is pure (`core.witness`, `core.merging`); this shell looks when the record or somebody's
 health has changed, and else sleeps until the next is due. It refuses to retry: whatever fails is due again at the next
 look.
 """
@@ -143,7 +143,7 @@ class Upkeep:
         return due
 
     def _expose(self) -> None:
-        """Show the forks that came to light to everybody: who spoke with two tongues meant us to see one each."""
+        """Show the forks that came to light to everybody: their author meant each of us to see one branch."""
         clock = self._metadata.clock
         self._forks_seen = clock.fork_count
         for author in clock.accused():

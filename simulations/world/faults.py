@@ -69,7 +69,7 @@ class FaultInjector:
 
     @property
     def equivocators(self) -> frozenset[str]:
-        """Who was heard with two tongues."""
+        """Who has shown somebody two events in one place."""
         return self._swarm.peer_ids(index for index, liar in sorted(self._liars.items()) if liar.equivocated)
 
     @property

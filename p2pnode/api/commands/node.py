@@ -20,10 +20,10 @@ def readmit(
         typer.Option(metavar="ID", help="Keep what it said up to this event of its own; by default, up to the fork."),
     ] = None,
 ) -> None:
-    """Let a member count again that spoke with two tongues.
+    """Let a member that signed two events in one place count again.
 
-    A node that signs two events in one place (its key is used twice, or it lies) is heard no more from there on.
-    Look first why it did: whoever has its key can do so again. The member takes the readmission up by itself.
+    What a node signs after such a fork counts no more: its key is used twice, or it lies. Find out why first, for
+    whoever has its key can do it again. The member takes up the readmission by itself.
     """
     from p2pnode.api import output
 

@@ -213,7 +213,7 @@ class Node:
 
     async def readmit(self, node: str, keep: str | None = None) -> Readmitted:
         if node != "mallory":
-            raise NotFound(f"Peer {node} never spoke with two tongues, as far as is known here.")
+            raise NotFound(f"Peer {node} has not forked, as far as is known here.")
         event = make_cid(0x71, 0x12, b"\2" * 32)
         return Readmitted(node, "12D3KooWLiar", event, (event, parse_cid(keep) if keep else event))
 

@@ -1,4 +1,4 @@
-"""Who spoke with two tongues is not heard until it is forgiven, and then only as far as it was."""
+"""An author that forked does not count until it is forgiven, and then only as far as it was."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Court:
     def say(self, who, said="") -> Event:
         return self.take(who.write(self.clock, "note", "", {"said": said}))
 
-    def two_tongues(self, who) -> tuple[Event, Event]:
+    def fork(self, who) -> tuple[Event, Event]:
         """Two events at one place, the first of which goes on."""
         one, two = (who.write(self.clock, "note", "", {"branch": n}) for n in range(2))
         return self.take(one), self.take(two)
@@ -59,7 +59,7 @@ def court(author):
 
 def test_a_readmission_lets_the_kept_branch_and_what_follows_its_up_count(court):
     before = court.say(court.offender)
-    one, two = court.two_tongues(court.offender)
+    one, two = court.fork(court.offender)
     after = court.say(court.offender, "after one")
     rulings = court.clock.rulings
     assert court.counted(court.ups[0], before, one, two, after) == [True, True, False, False, False]
@@ -76,14 +76,14 @@ def test_a_readmission_lets_the_kept_branch_and_what_follows_its_up_count(court)
 
 def test_without_a_kept_event_only_what_lies_before_counts(court):
     before = court.say(court.offender)
-    one, two = court.two_tongues(court.offender)
+    one, two = court.fork(court.offender)
     court.readmit(court.judge, court.offender, [one, two])
     assert court.counted(before, one, two) == [True, False, False]
 
 
 def test_a_branch_that_turns_up_later_is_a_new_reason(court):
     third = court.offender.write(court.clock, "note", "", {"branch": 3})
-    one, two = court.two_tongues(court.offender)
+    one, two = court.fork(court.offender)
     readmit = court.readmit(court.judge, court.offender, [one, two], keep=one)
     up = court.up_again(court.offender, readmit)
     later = court.say(court.offender)
@@ -96,16 +96,16 @@ def test_a_branch_that_turns_up_later_is_a_new_reason(court):
 
 
 def test_a_second_fork_after_a_readmission_counts_from_the_second_on(court):
-    one, two = court.two_tongues(court.offender)
+    one, two = court.fork(court.offender)
     readmit = court.readmit(court.judge, court.offender, [one, two], keep=two)
     up = court.up_again(court.offender, readmit)
-    three, four = court.two_tongues(court.offender)
+    three, four = court.fork(court.offender)
     assert court.counted(one, two, up, three, four) == [False, False, True, False, False]
 
 
 def test_two_forked_members_cannot_forgive_each_other(court):
-    of_one = court.two_tongues(court.offender)
-    of_other = court.two_tongues(court.accomplice)
+    of_one = court.fork(court.offender)
+    of_other = court.fork(court.accomplice)
     first = court.readmit(court.offender, court.accomplice, of_other, keep=of_other[0])
     second = court.readmit(court.accomplice, court.offender, of_one, keep=of_one[0])
     ups = court.up_again(court.offender, second), court.up_again(court.accomplice, first)
@@ -118,7 +118,7 @@ def test_two_forked_members_cannot_forgive_each_other(court):
 
 
 def test_who_may_readmit_whom(court, author):
-    one, two = court.two_tongues(court.offender)
+    one, two = court.fork(court.offender)
     body = records.readmit_body(Readmission(tuple(sorted((one.id, two.id)))))
     own = court.offender.write(court.clock, records.READMIT, court.offender.peer_id, body)
     assert court.clock.add(own).verdict is Verdict.REFUSED
@@ -129,7 +129,7 @@ def test_who_may_readmit_whom(court, author):
 
 
 def test_an_up_waits_for_the_readmission_that_it_takes_up_and_it_must_be_its_own(court):
-    one, two = court.two_tongues(court.offender)
+    one, two = court.fork(court.offender)
     elsewhere = MerkleClock(court.clock.genesis)
     for event in court.clock.events():
         elsewhere.add(event)
@@ -149,7 +149,7 @@ def test_an_up_waits_for_the_readmission_that_it_takes_up_and_it_must_be_its_own
 
 
 def test_a_keep_of_another_author_or_not_here_keeps_nothing(court):
-    one, two = court.two_tongues(court.offender)
+    one, two = court.fork(court.offender)
     foreign = court.say(court.accomplice)
     missing = court.offender.write(court.clock, "note", "", {"not": "sent yet"})
     court.readmit(court.judge, court.offender, [one, two], keep=foreign)
@@ -192,7 +192,7 @@ def play(author, acts) -> Court:
         if act == "say":
             court.say(people[one], str(n))
         elif act == "fork":
-            court.two_tongues(people[one])
+            court.fork(people[one])
         elif act == "readmit" and one != other:
             forks = [f for f in court.clock.forks() if f.author == people[other].peer_id]
             ids = [event_id for fork in forks[: 1 if flag else None] for event_id in fork.events]
@@ -258,7 +258,7 @@ def test_what_a_forked_author_goes_on_saying_is_not_weighed_again_and_again(cour
     weighed = []
     weigh = Forks._weigh_all
     monkeypatch.setattr(Forks, "_weigh_all", lambda *args: weighed.append(1) or weigh(*args))
-    court.two_tongues(court.offender)
+    court.fork(court.offender)
     assert court.counted(court.say(court.offender)) == [False]
     before = len(weighed)
     for number in range(20):
