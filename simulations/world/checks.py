@@ -153,6 +153,20 @@ def minority_is_silent(name: str, seen: int, members: int, downs: int) -> list[V
     return [Violation("minority", f"{name}, which sees {seen} of {members} members, recorded {downs} of them as down")]
 
 
+def burial_has_a_reason(name: str, peer: str, in_reach_s: float, patience_s: float) -> list[Violation]:
+    """Nobody is taken for dead who has been running, and in easy reach, for long: whatever is said of it."""
+    if in_reach_s <= patience_s:
+        return []
+    return [Violation("buried", f"{name} takes {peer} for dead, which has been in its reach for {in_reach_s:.1f} s")]
+
+
+def end_was_witnessed(name: str, peer: str, witnesses: int, members: int) -> list[Violation]:
+    """At the moment at which a record says that somebody is down, enough others have said so."""
+    if witnesses >= (2 if members >= 3 else 1):
+        return []
+    return [Violation("unwitnessed", f"{name} records {peer} as down on the word of {witnesses}")]
+
+
 def nothing_lost(acks: Iterable[Ack], views: Sequence[View]) -> list[Violation]:
     """After the heal every acknowledged event is in every clock."""
     found: list[Violation] = []

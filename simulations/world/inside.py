@@ -12,6 +12,7 @@ from p2pnode.core.model import DatasetRecord, Manifest
 from p2pnode.env.net import RawStream
 from p2pnode.net.peers import Peers
 from p2pnode.node import Node
+from p2pnode.services.health import HealthService
 from p2pnode.services.ledger import Ledger
 from p2pnode.services.metadata import MetadataService
 
@@ -26,6 +27,10 @@ def ledger_of(node: Node) -> Ledger:
 
 def peers_of(node: Node) -> Peers:
     return node._net
+
+
+def health_of(node: Node) -> HealthService:
+    return node._health
 
 
 def identity_of(node: Node) -> Identity:

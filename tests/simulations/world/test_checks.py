@@ -65,6 +65,17 @@ def test_owners_follow_from_the_members() -> None:
     assert checks.owners_follow([one, Sight("n2", members[:1], {B: (("p1",),)})]) == []
 
 
+def test_nobody_in_reach_is_taken_for_dead() -> None:
+    assert checks.burial_has_a_reason("n1", "n2", in_reach_s=10.0, patience_s=10.0) == []
+    assert kinds(checks.burial_has_a_reason("n1", "n2", in_reach_s=10.5, patience_s=10.0)) == ["buried"]
+
+
+def test_an_end_is_witnessed_when_it_is_recorded() -> None:
+    assert checks.end_was_witnessed("n1", "p2", witnesses=2, members=3) == []
+    assert checks.end_was_witnessed("n1", "p2", witnesses=1, members=2) == []
+    assert kinds(checks.end_was_witnessed("n1", "p2", witnesses=1, members=3)) == ["unwitnessed"]
+
+
 def test_a_minority_records_nobody_s_end() -> None:
     assert checks.minority_is_silent("n1", seen=3, members=5, downs=2) == []
     assert checks.minority_is_silent("n1", seen=1, members=5, downs=0) == []
