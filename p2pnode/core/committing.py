@@ -17,18 +17,19 @@ from p2pnode.errors import SchemaMismatch, UsageError
 from protocols.metadata import BLOCK_BYTES_MAX
 
 
-def manifest_block(draft: VersionDraft, record: DatasetRecord, stores: Set[str]) -> bytes:
+def manifest_block(draft: VersionDraft, record: DatasetRecord, stores: Set[str], everywhere: int) -> bytes:
     """The encoded manifest of the version that `draft` makes of the dataset as `record` has it.
 
     Args:
-        stores: peer ids of the storage members.
+        stores: peer ids of the storage members, whose receipts count.
+        everywhere: how many of them there are to count on, which is what EVERYWHERE means.
 
     Raises:
         NotDurable, Unauthorized, IntegrityError: the receipts do not carry it.
         SchemaMismatch: appended data that does not fit what is there.
         UsageError: it has too many shards, for their columns, to be one version.
     """
-    replicas = draft.replicas if draft.replicas != EVERYWHERE else len(stores)
+    replicas = draft.replicas if draft.replicas != EVERYWHERE else everywhere
     entries = settle(draft, quorum(replicas), stores.__contains__)
     base = record.manifest if draft.append else None
     columns = columns_of(schema_of_bytes(draft.schema))

@@ -166,8 +166,8 @@ class Datasets:
         return named
 
     def members(self) -> list[Member]:
-        """Members that have not left."""
-        return self._metadata.catalog.members()
+        """Members that neither left nor are recorded as down."""
+        return self._metadata.catalog.present()
 
     def note_holders(self, cid: bytes, peers: Iterable[str]) -> None:
         """Receipts say that these peers hold the shard; their own word follows with the next pings."""
@@ -175,8 +175,8 @@ class Datasets:
             self._holdings.add(peer_id, cid, self._env.clock.now())
 
     def storing(self) -> list[Member]:
-        """Members that hold shards and have not left, dead ones included."""
-        return [member for member in self._metadata.catalog.members() if member.role.stores]
+        """Members that hold shards and neither left nor are recorded as down; those who merely are silent included."""
+        return [member for member in self.members() if member.role.stores]
 
     def should_hold(self, manifest: Manifest) -> list[list[str]]:
         """Peer ids that placement names for each shard of a manifest, best first; empty lists if nobody stores."""
@@ -308,8 +308,9 @@ class Datasets:
         record, over = catalog.dataset(draft.dataset_id), catalog.tips(draft.dataset_id)
         if record is None:
             raise NotFound(f"There is no dataset {draft.dataset_id!r}.")
-        stores = frozenset(member.peer_id for member in self.storing())
-        block = await self._env.executor.run(manifest_block, draft, record, stores)
+        # The receipt of one that was called down a moment ago is as good as ever: its disk has the shard.
+        stores = frozenset(member.peer_id for member in catalog.members() if member.role.stores)
+        block = await self._env.executor.run(manifest_block, draft, record, stores, len(self.storing()))
         version = records.Version(
             manifest=record_cid(block), base=record.version, append=draft.append, over=over, publish=draft.publish
         )

@@ -28,8 +28,8 @@ def draft(*numbers: int, holders: int = 2, columns: int = 1, append: bool = Fals
     return VersionDraft("ds-x", "parquet", schema_bytes(schema), 3, {}, append, tuple(cids), receipts)
 
 
-def committed(wish: VersionDraft, record: DatasetRecord = RECORD) -> Manifest:
-    return decode_manifest(manifest_block(wish, record, STORES))
+def committed(wish: VersionDraft, record: DatasetRecord = RECORD, everywhere: int = 3) -> Manifest:
+    return decode_manifest(manifest_block(wish, record, STORES, everywhere))
 
 
 def test_a_version_names_its_shards_in_order_and_what_it_stands_on() -> None:
@@ -51,16 +51,17 @@ def test_appended_data_of_another_shape_is_refused() -> None:
         committed(replace(draft(2, append=True), format="arrow"), again)
 
 
-def test_everywhere_wants_a_majority_of_all_who_store() -> None:
+def test_everywhere_wants_a_majority_of_all_who_are_there_to_store() -> None:
     everywhere = replace(draft(1, holders=1), replicas=EVERYWHERE)
     with pytest.raises(NotDurable):
         committed(everywhere)
     assert committed(replace(draft(1), replicas=EVERYWHERE)).replicas == EVERYWHERE
+    assert committed(everywhere, everywhere=1).shards, "who is down is not counted on"
 
 
 def test_a_manifest_that_no_peer_would_take_is_refused_before_it_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    block = manifest_block(draft(1, 2), RECORD, STORES)
+    block = manifest_block(draft(1, 2), RECORD, STORES, 3)
     monkeypatch.setattr(committing, "BLOCK_BYTES_MAX", len(block))
-    assert manifest_block(draft(1, 2), RECORD, STORES) == block
+    assert manifest_block(draft(1, 2), RECORD, STORES, 3) == block
     with pytest.raises(UsageError, match="3 shards of 1 columns"):
-        manifest_block(draft(1, 2, 3), RECORD, STORES)
+        manifest_block(draft(1, 2, 3), RECORD, STORES, 3)

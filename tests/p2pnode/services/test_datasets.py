@@ -9,9 +9,10 @@ import pytest
 import structlog.testing
 
 from bootstrap.identity import verify
+from p2pnode.core import records
 from p2pnode.core.cid import record_cid
 from p2pnode.core.holdings import Holdings
-from p2pnode.core.model import ColumnStats, NodeRole
+from p2pnode.core.model import EVERYWHERE, ColumnStats, NodeRole
 from p2pnode.core.receipts import VersionDraft, read_receipt, receipt_body, sign_receipt
 from p2pnode.core.schema import schema_bytes
 from p2pnode.errors import PeerLost, UsageError
@@ -131,3 +132,21 @@ async def test_a_name_in_sql_without_its_quotes_finds_the_dataset(swarm):
     assert str(theirs[0].unknown("trisp")).endswith('Did you mean trips or "my trips"?')
     assert str(theirs[0].unknown("my")).endswith('Did you mean "my trips"?')
     assert str(theirs[0].unknown("nothing")) == "There is no dataset 'nothing'."
+
+
+async def test_who_is_recorded_as_down_is_neither_waited_for_nor_given_anything(swarm):
+    nodes, theirs, _ = await with_a_client(swarm, 5)
+    for gone in nodes[2:]:
+        up = nodes[0].metadata.catalog.member(gone.peer_id).up
+        for witness in nodes[:2]:
+            await witness.metadata.author(records.DOWN, gone.peer_id, records.down_body(up))
+    record = await theirs[0].define("flights")
+    wish = replace(draft_of(record.dataset_id, nodes[:2], 1, publish="one"), replicas=EVERYWHERE)
+    for gone in nodes[2:]:
+        await gone.crash()
+    record = await theirs[0].commit(wish)
+    held = theirs[0].should_hold(record.manifest)
+    assert [sorted(holders) for holders in held] == [sorted(node.peer_id for node in nodes[:2])]
+    assert {len(shard.holders) + shard.short for shard in theirs[0].placed(record).shards} == {2}
+    late = replace(draft_of(record.dataset_id, [nodes[0], nodes[4]], 2, publish="two"), replicas=2)
+    assert (await theirs[0].commit(late)).manifest.shards, "called down after it had stored the shard"
