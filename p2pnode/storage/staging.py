@@ -1,11 +1,13 @@
 """Events that came before their turn, on disk until it is theirs.
 
 A cache and nothing else: it begins empty, is never synced, and is removed when its owner is done; after a crash it is
-cleared at the next start. How much may lie here its owner decides, by `size_bytes`.
+cleared at the next start. What comes back is what was put here, or an error: signatures were checked before, and each
+event lies under a seal whose key was never on the disk. How much may lie here its owner decides, by `size_bytes`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,9 +24,11 @@ T = TypeVar("T")
 
 #: Events read back at once: at most 17 MB, mostly some 100 kB.
 READ_EVENTS = 256
+_KEY_BYTES = _SEAL_BYTES = 16
 
 _TABLE = (
-    "CREATE TABLE staged (band INTEGER, place INTEGER, wire BLOB NOT NULL, PRIMARY KEY (band, place)) WITHOUT ROWID"
+    "CREATE TABLE staged"
+    " (band INTEGER, place INTEGER, wire BLOB NOT NULL, seal BLOB NOT NULL, PRIMARY KEY (band, place)) WITHOUT ROWID"
 )
 
 
@@ -34,6 +38,7 @@ class Staging:
     def __init__(self, env: Env, path: Path) -> None:
         self._env = env
         self._path = path
+        self._key = env.rng.token(_KEY_BYTES)
         self._lock = trio.Lock()
         self._database: sqlite3.Connection | None = None
         #: Band -> (events, bytes).
@@ -56,10 +61,13 @@ class Staging:
             await self._run(self._drop, band)
 
     async def read(self, band: int) -> AsyncIterator[list[bytes]]:
-        """That band's events, some at a time. Raises StorageFailed."""
+        """That band's events, some at a time. Raises StorageFailed, also if they have changed."""
         count, _ = self._held.get(band, (0, 0))
         for start in range(0, count, READ_EVENTS):
-            yield await self._run(self._read, band, start)
+            wires = await self._run(self._read, band, start)
+            if len(wires) != min(READ_EVENTS, count - start):
+                raise StorageFailed(f"What was put into {self._path} has changed.")
+            yield wires
 
     async def _run(self, work: Callable[..., T], *args: object) -> T:
         async with self._lock:
@@ -82,8 +90,8 @@ class Staging:
     def _put(self, band: int, count: int, wires: Sequence[bytes]) -> None:
         database = self._opened()
         database.execute("BEGIN")
-        rows = [(band, place, wire) for place, wire in enumerate(wires, start=count)]
-        database.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", rows)
+        rows = [(band, place, wire, self._seal(band, place, wire)) for place, wire in enumerate(wires, start=count)]
+        database.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?, ?, ?)", rows)
         database.execute("COMMIT")
 
     def _drop(self, band: int) -> None:
@@ -91,9 +99,17 @@ class Staging:
 
     def _read(self, band: int, start: int) -> list[bytes]:
         rows = self._opened().execute(
-            "SELECT wire FROM staged WHERE band = ? AND place >= ? ORDER BY place LIMIT ?", (band, start, READ_EVENTS)
+            "SELECT wire, seal FROM staged WHERE band = ? AND place >= ? ORDER BY place LIMIT ?",
+            (band, start, READ_EVENTS),
         )
-        return [wire for (wire,) in rows]
+        return [
+            wire
+            for place, (wire, seal) in enumerate(rows, start)
+            if type(wire) is bytes and seal == self._seal(band, place, wire)
+        ]
+
+    def _seal(self, band: int, place: int, wire: bytes) -> bytes:
+        return hashlib.blake2b(b"%d %d " % (band, place) + wire, digest_size=_SEAL_BYTES, key=self._key).digest()
 
     def _opened(self) -> sqlite3.Connection:
         assert self._database is not None  # `staging` opened it

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from p2pnode.env import Env
+from p2pnode.errors import StorageFailed
 from p2pnode.storage import staging as module
 from p2pnode.storage.staging import clear, staging
 
@@ -44,3 +47,21 @@ async def test_nothing_is_left_behind_and_nothing_old_is_found(tmp_path):
     path.write_bytes(b"torn again")
     await clear(Env(), path)
     assert [p.name for p in tmp_path.iterdir()] == ["catalog.db"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE staged SET wire = x'00' WHERE place = 1",
+        "UPDATE staged SET wire = 'text' WHERE place = 1",
+        "UPDATE staged SET (wire, seal) = (SELECT wire, seal FROM staged WHERE place = 0) WHERE place = 1",
+        "DELETE FROM staged WHERE place = 2",
+    ],
+)
+async def test_what_changed_on_disk_does_not_come_back(tmp_path, harm):
+    async with staging(Env(), tmp_path / "staging.db") as staged:
+        await staged.put(0, [b"a", b"b", b"c"])
+        with sqlite3.connect(tmp_path / "staging.db") as db:
+            db.execute(harm)
+        with pytest.raises(StorageFailed, match="has changed"):
+            await read(staged, 0)
