@@ -378,10 +378,13 @@ class MerkleClock:
 
     def between(self, low: int, high: int | None = None) -> list[bytes]:
         """The events of heights low ≤ h < high, in (height, id) order."""
-        return [event_id for _, event_id in self._rising(low, high)]
+        return list(self.rising(low, high))
+
+    def rising(self, low: int, high: int | None = None) -> Iterator[bytes]:
+        """The same one by one, as of this moment, also when it is drawn later: a million need no list."""
+        return (event_id for _, event_id in self._rising(low, high))
 
     def _rising(self, low: int, high: int | None) -> Iterator[tuple[int, bytes]]:
-        """As of this moment, also when it is drawn later."""
         runs: list[_Run] = []
         for number, slots in enumerate(list(self._slots)):
             fork = min(list(self._forks.at(number)), default=None)

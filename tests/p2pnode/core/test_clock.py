@@ -340,6 +340,15 @@ def test_ranges_are_what_they_say(author, steps, data):
         assert clock.author_of(event.id) == event.author
 
 
+def test_a_range_that_is_drawn_later_is_of_the_moment_it_was_asked_for(swarm):
+    clock, me = swarm.clocks[0], swarm.authors[0]
+    before, rising = clock.between(0), clock.rising(0)
+    first = next(rising)
+    clock.add(me.write(clock, "note", "", {}))
+    assert [first, *rising] == before
+    assert len(clock.between(0)) == len(before) + 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(steps=WILD_STEPS, data=st.data())
 def test_what_lies_beyond_heads_is_what_their_past_lacks(author, steps, data):
