@@ -11,7 +11,7 @@ from __future__ import annotations
 from protocols.errors import BAD_HEADER, HEADER_TOO_LARGE, LocalProtocolError, RemoteProtocolError
 
 #: The longest header. The largest honest ones (8,192 author marks, a thousand peer records, a 512 KiB ticket)
-#: stay below 0.7 MiB; anything bigger is bulk and belongs into a payload.
+#: stay below 0.7 MiB; anything bigger is bulk and belongs in a payload.
 HEADER_BYTES_MAX = 1 << 20
 #: Bytes of a length prefix: 35 bits are plenty for any limit a link may set.
 PREFIX_BYTES_MAX = 5

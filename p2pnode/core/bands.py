@@ -1,10 +1,10 @@
 """History in bands of heights, for a node that is far behind: how it is cut, and who fetches which part.
 
-Whoever is asked first promises the bands, each with a digest of exactly the events that are in it; any member can
-serve one, and what does not match the promise does not count, whoever sent it. Bands are fetched by several at
-once, the lowest first, and admitted in their order. A source that goes, lags or lies is left out; what it had
-begun, another begins anew. When nobody is left who could give the next band the fetching ends: what was admitted
-counts, and the next comparison goes on from there. Pure: `plan` says who fetches what, a shell does it.
+Whoever is asked first promises the bands, each with a digest of exactly the events that are in it; any member can serve
+one, and what does not match the promise does not count, whoever sent it. Bands are fetched by several at once, the
+lowest first, and admitted in their order. A source that goes, lags or lies is left out; what it had begun, another
+starts again. When nobody is left who could give the next band the fetching ends: what was admitted counts, and the next
+comparison goes on from there. Pure: `plan` says who fetches what, a shell does it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Plan:
             self.lose(source)
 
     def lose(self, source: str) -> None:
-        """That source is of no more use."""
+        """That source is of no further use."""
         self._failed.pop(source, None)
         self._fetching = {number: other for number, other in self._fetching.items() if other != source}
 

@@ -1,7 +1,7 @@
-"""How peers behave: one ledger of everything of theirs that was refused, and what follows from it.
+"""How peers behave: a score per peer of everything that had to be refused, and the penalty that follows.
 
-Each refusal has a `Reason`. A *lie* is what no honest peer of any version says (a bad signature, a forged height, a
-header that is none): honest peers pass on only what they have checked. A *mistake* may come of a newer version, a race
+Each refusal has a `Reason`. A *lie* is what no honest peer of any version says (a bad signature, a forged height, bytes
+that are no header): honest peers pass on only what they have checked. A *mistake* may come of a newer version, a race
 or a retry, and weighs little. What weighs nothing is only counted. A leaky bucket per peer sums it up:
 
     level > PAUSE_LEVEL   it is paused: whatever it asks is answered `busy` until then, unread
@@ -26,7 +26,7 @@ PAUSE_LEVEL = 16.0
 PAUSE_S = 30.0
 #: … and one above this is dropped. One batch, however bad, pauses and no more: who is dropped has gone on.
 DROP_LEVEL = 64.0
-#: An event that overtook its past weighs this: where everybody passes on news, such come by the dozen a second.
+#: An event that overtook its past weighs this: where everybody passes on news, dozens arrive each second.
 ORPHAN_WEIGHT = 1 / 256
 #: The first drop lasts so long, each further one twice as long up to the most. That is shorter than the five minutes
 #: after which a silent member is called down: conduct silences, whether a member is gone is for membership to say.
@@ -38,7 +38,7 @@ DEGREE_FORGIVEN_S = 600.0
 MISTAKES_WEIGHT_MAX = 1.0
 #: Events that a peer may push which are known here already: so many, and so many more for each one that was new to
 #: this node since, for honest peers push, pass on and repeat each event a few times. So many are what two comparisons
-#: at once push back at the most (`syncing.PUSHED_BACK_MAX`), while the others of its half push the same.
+#: at once push back at most (`syncing.PUSHED_BACK_MAX`), while the others of its half push the same.
 REPLAYS_FREE = 2 * 8192
 REPLAYS_PER_NEW = 8
 #: Seconds between two log lines about one peer and reason; what happened between is in the next one's count.
@@ -105,7 +105,7 @@ _HARMLESS = frozenset((Reason.UNKNOWN_VERB, Reason.CROWDED, Reason.FAILED))
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """What follows from a note. `tell`: how many of that peer and reason the log should be told of now; 0 for none."""
+    """What follows from a refusal. `tell`: how many of that peer and reason to log now, 0 for none."""
 
     tell: int = 0
     paused_s: float = 0.0
@@ -155,13 +155,13 @@ class _Record:
 
 
 class Conduct:
-    """The ledger. One for a node; every part that refuses something notes it here."""
+    """Every peer's record. A node has one; every part that refuses something notes it here."""
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
 
     def note(self, peer_id: str, reason: Reason, count: int, now: float) -> Penalty:
-        """So many things of that peer were refused for that reason, at once."""
+        """`count` things from that peer were refused at once for that reason."""
         if not count:
             return Penalty()
         record = self._record(peer_id, now)

@@ -167,7 +167,7 @@ def parse(wire: bytes) -> Event:
     """The event of these wire bytes, its signature not yet checked (see `check_signature`). Raises BadEvent."""
     if not SIGNATURE_BYTES < len(wire) <= WIRE_BYTES_MAX:
         raise BadEvent(
-            f"an event has {SIGNATURE_BYTES + 1}–{WIRE_BYTES_MAX} bytes, not {len(wire)}; more belongs into a block",
+            f"an event has {SIGNATURE_BYTES + 1}–{WIRE_BYTES_MAX} bytes, not {len(wire)}; more belongs in a block",
             Reason.OVERSIZED if len(wire) > WIRE_BYTES_MAX else Reason.MALFORMED,
         )
     encoded, signature = bytes(wire[:-SIGNATURE_BYTES]), bytes(wire[-SIGNATURE_BYTES:])

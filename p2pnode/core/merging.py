@@ -1,4 +1,4 @@
-"""When to tie the heads of the clock together, although there is nothing to say.
+"""When to tie the clock's heads together although there is nothing else to record.
 
 Every event stands on the heads that its author saw, so writing keeps them few. After a partition, or where many wrote
 at once and then fell silent, they stay many, and each sync carries them all. Once they have stood for MERGE_AFTER_S the
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from p2pnode.core.turns import turn
 
-#: Heads up to which nobody minds: as many as two events tie together, and a fraction of what one may (16).
+#: Heads that are left alone: as many as two events tie together, and half of what one event may (16).
 HEADS_MAX = 8
 #: Seconds that more heads than that must stand unchanged: until then somebody may write anyway.
 MERGE_AFTER_S = 30.0

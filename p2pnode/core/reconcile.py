@@ -11,7 +11,7 @@ determine all of it, forks included, so replicas compare leaves and never lists 
   part, and then for what lies beyond (`beyond`).
 
 Buckets are salted anew each time, so that nobody can choose who shares one with him for long, and what is cut
-off by a bound comes with the next sync. Pure; what may look at many events says so and belongs into a thread.
+off by a bound comes with the next sync. Pure; what may look at many events says so and belongs in a thread.
 """
 
 from __future__ import annotations

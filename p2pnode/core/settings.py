@@ -48,7 +48,7 @@ class Settings:
     queries_max: int = 5
 
     probe_s: float = 1.0
-    #: Seconds that a member must not be reached, on end, before this node bears witness that it is down.
+    #: Seconds for which a member must be unreachable without a break before this node records that it is down.
     down_after_s: float = 300.0
 
     query_timeout_s: float = 60.0

@@ -1,6 +1,6 @@
 """Events whose past or whose blocks are not here yet, bounded per sender and in all.
 
-The oldest of a sender make room for its newest: whoever sends children without parents pays with its own room.
+A sender's oldest make room for its newest, so whoever sends children without parents crowds out only its own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from p2pnode.core import records
 from p2pnode.core.event import Event
 
-#: Waiting events of one sender: a burst of pushes that overtook each other, no more; sync serves parents
-#: first.
+#: Waiting events of one sender: a burst of pushes that overtook each other, no more; sync serves parents first.
 WAITING_EVENTS_MAX = 1024
 WAITING_BYTES_MAX = 8 << 20
 #: Waiting bytes of all senders together, so that many senders are no way around the bound for one.

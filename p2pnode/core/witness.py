@@ -1,10 +1,10 @@
-"""Bearing witness: when a node records that a member is down, and when one that is called so says that it is not.
+"""Witnessing: when a node records that a member is down, and when a member recorded as down says that it is up.
 
-A member that this node has not reached for `down_after_s` on end is down, if others find so too: the catalog wants two
-witnesses where there are three members or more. The two whose turn it is write it; the next in turn step in, one each
-WITNESS_STEP_S, as long as there are too few. Whoever sees no more than half of the present members is itself the one
-that is cut off: it records nothing, and what it saw meanwhile counts for nothing. (In a swarm of two there is no other
-half to ask: there one may record the other.)
+A member is down when this node could not reach it for `down_after_s` without a break and others could not either: with
+three members or more the catalog asks for two witnesses. The two whose turn it is record it; while there are too few,
+one more steps in each WITNESS_STEP_S. A node that reaches no more than half of the present members is the one that is
+cut off: it records nothing, and what it saw meanwhile does not count. (In a swarm of two there is no other half to ask:
+there one may record the other.)
 
 This file refuses time and network: `now` is given, in seconds that this process was awake.
 """
@@ -22,8 +22,8 @@ from p2pnode.core.turns import turn
 WITNESS_STEP_S = 10.0
 #: Members from which on half of them is too few to speak for the swarm.
 SEVERAL = 3
-#: Seconds between two protests of one's own against being called down, doubling up to the most: one who keeps calling
-#: us so must not make us fill the log.
+#: Seconds between two protests against being recorded as down, doubling up to the maximum: whoever keeps recording us
+#: must not make us fill the log.
 PROTEST_PAUSE_S = 10.0
 PROTEST_PAUSE_S_MAX = 3600.0
 
@@ -42,7 +42,7 @@ class Swarm:
 
 
 class Witness:
-    """One node's vigil. `look` whenever something has changed, and when it says so."""
+    """One node's watch on the others. Call `look` whenever something has changed, and when it says so."""
 
     def __init__(self, me: str, down_after_s: float) -> None:
         self._me = me

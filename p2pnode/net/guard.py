@@ -1,9 +1,9 @@
 """The one wrapper round every protocol that this node answers: authorise, bound, survive, and say who is to blame.
 
-Denied by default: a request is handled only if `authorise` lets its peer say that verb. A handler that raises
-one of our errors answers with it; any other exception is logged and answered as `internal`; a peer that talks
-nonsense, stalls or vanishes costs its stream. Nothing of it reaches libp2p, where it would end the host. Whatever is
-refused is noted (`net.blame`); a paused peer is told to come back, a dropped one finds no door.
+Denied by default: a request is handled only if `authorise` lets its peer say that verb. A handler that raises one of
+our errors answers with it; any other exception is logged and answered as `internal`; a peer that talks nonsense, stalls
+or vanishes costs its stream. Nothing of it reaches libp2p, where it would end the host. Whatever is refused is noted
+(`net.blame`); a paused peer is told to come back, a dropped one is disconnected.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ CROWDED_IDLE_S = 30.0
 RETRY_AFTER_S = 1.0
 #: A paused peer's requests are refused, but for this protocol's: silence there reads as death.
 UNPAUSED_PROTOCOL = "health"
-#: A dropped peer is shown out after so long, its streams meanwhile unread.
-DOOR_S = 1.0
+#: Seconds until a dropped peer is disconnected; its streams are not read meanwhile.
+DISCONNECT_S = 1.0
 #: Farewells to a peer that misbehaved must not wait for it.
 FAREWELL_S = 1.0
 
@@ -98,13 +98,13 @@ class Guard:
                 await exchange.close()
             else:
                 await exchange.reset()
-            await self._blame.show_out(stream.peer_id)
+            await self._blame.disconnect_if_dropped(stream.peer_id)
 
     async def _keep_waiting(self, place: tuple[str, str]) -> None:
-        """A dropped peer waits at the door: letting it dial again at once would cost a handshake each time."""
+        """Let a dropped peer wait: if it were disconnected at once it would dial at once, a handshake each time."""
         self._blame.note(place[0], Reason.IMPATIENT)
         if self._streams[place] <= STREAMS_MAX:
-            await trio.sleep(DOOR_S)
+            await trio.sleep(DISCONNECT_S)
 
     async def _answer_all(
         self,

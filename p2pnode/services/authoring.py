@@ -1,8 +1,8 @@
-"""This node's own words, made to last: each is on its disk first, then on others', and only then acknowledged.
+"""This node's own events made durable: on its own disk first, then on others', and only then acknowledged.
 
 An author pushes to the members and clients that it is connected to; whoever stored it says so, and min(COPIES, present
-members) disks are enough. Outboxes and the counting stand in `spreading`. This file refuses to decide who is present
-(the catalog does) and what is said.
+members) disks are enough. The outboxes and the count of copies are `spreading`'s. This file refuses to decide who is
+present (the catalog does) and what is said.
 """
 
 from __future__ import annotations

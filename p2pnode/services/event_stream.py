@@ -1,7 +1,7 @@
 """The events that answer one request, as they come: how long to listen, and to what.
 
-An answerer earns the asker's patience by what it sends, so that one that lets an event drip now and then is given up as
-soon as one that says nothing. What it sends may be known here in part (others tell it at the same time), but not for
+An answerer earns the asker's patience by what it sends, so one that lets an event trickle in now and then is given up
+as soon as one that says nothing. What it sends may be known here in part (others tell it at the same time), but not for
 the most part: whoever sends events that nobody lacks is given up too.
 """
 
@@ -17,9 +17,9 @@ from p2pnode.net.exchange import Exchange
 from protocols import metadata as words
 from protocols.message import Message
 
-#: Seconds that an answerer may keep the asker waiting before it sends anything, and never more than that at once …
+#: Seconds that an answerer may keep the asker waiting before it sends anything, and at any one time …
 PATIENCE_S = 10.0
-#: … and those that an event earns it: the slowest line that is of use carries some thirty a second.
+#: … and the seconds that each event earns it: the slowest useful line carries some thirty a second.
 EARNED_S = 1 / 32
 #: Known events that may come beyond as many as were new.
 KNOWN_MAX = 4096

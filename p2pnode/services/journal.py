@@ -1,6 +1,6 @@
-"""A node's own log, told to whoever asks: its events, its news as they come, and whether it is whole.
+"""A node's own log for whoever asks: its events, new ones as they come, and whether it is whole.
 
-Work on the file goes to a thread step by step, so that the loop breathes and a caller who hangs up stops it.
+Work on the file goes to a thread step by step: the loop is never held up, and a caller who hangs up stops it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from p2pnode.services.history import Entry, History
 from p2pnode.services.ledger import Ledger
 from p2pnode.storage.log_reader import LogReader
 
-#: Moments tried for one at which nothing is being written: a commit takes milliseconds, the look in between less.
+#: Attempts to find a moment at which nothing is being written: a commit takes milliseconds, a look less.
 MOMENTS = 1000
-#: Turns of the loop in which whoever waited for a commit hears of it: the log's lock, its writer, the ledger.
+#: Passes of the loop until everyone who waited for a commit has run: the log's lock, its writer, the ledger.
 TURNS = 3
 
 

@@ -77,7 +77,7 @@ class Taken:
     durable: tuple[bytes, ...]
     waiting: tuple[bytes, ...]
     refused: tuple[bytes, ...]
-    #: What entered the clock by it, also such as had waited for it, in the order of admission.
+    #: What entered the clock because of it, events that had waited for it included, in the order of admission.
     new: tuple[Event, ...]
     #: Everything that was refused in its course: (the peer that sent it, why, how many).
     faults: tuple[tuple[str, Reason, int], ...]
@@ -385,7 +385,7 @@ class Ledger:
     async def take(self, wires: Sequence[bytes], source: str, fetch: FetchBlock) -> Taken:
         """Take in a batch from the peer `source`; what it says it stored is on disk when this returns.
 
-        Raises StorageFailed. Bad events are not raised but listed: the rest of the batch is as good as ever.
+        Raises StorageFailed. Bad events are not raised but listed: the rest of the batch is still good.
         """
         checked = await self._env.executor.run(self.check, wires)
         return await self.admit(checked, source, fetch)

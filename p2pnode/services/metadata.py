@@ -1,10 +1,10 @@
-"""The metadata protocol's deeds: say hello, know the same facts, make one's own facts last.
+"""The metadata protocol: say hello, know the same facts as everybody else, make one's own facts durable.
 
-Events spread in three ways: their author pushes them to the members it is connected to, whoever hears news that came
-round passes it on to a few, and everybody compares notes with a random peer every few seconds. The first two are for
-speed, the comparing is what guarantees. Own bookkeeping stands in `ledger`, own words and how they last in `authoring`,
-outboxes in `spreading`; a client's wishes go to callables that the node supplies (`answer_with`). This file refuses to
-decide who is alive.
+Events spread in three ways: their author pushes them to the members it is connected to, whoever hears news passes it on
+to a few others, and everybody compares notes with a random peer every few seconds. The first two are for speed, the
+third is the guarantee. What this node knows is `ledger`'s, what it records and how that becomes durable `authoring`'s,
+outboxes are `spreading`'s, comparing is `syncing`'s; a client's wishes go to callables that the node supplies
+(`answer_with`). This file refuses to decide who is alive.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from protocols.message import Message
 #: Bytes handed to a thread at once: a thread hop costs 0.1 ms, so many of them at 64 KiB would cost as much as the
 #: hashing itself.
 BLOCK_BYTES = 2 << 20
-#: Blocks that wait between the two sides. With ten transfers at once that is 80 MiB at the most.
+#: Blocks that wait between the two sides. With ten transfers at once that is 80 MiB at most.
 BLOCKS_WAITING_MAX = 3
 #: Bytes after which a long file begins to go to the platter, so that little is left to sync at its end.
 SYNC_BYTES = 64 << 20

@@ -1,9 +1,9 @@
 """From a log on disk to the clock and the catalog: the last checkpoint, and every row behind it.
 
-A checkpoint is taken only if the log holds exactly the events that it says; otherwise, and for whatever other
-reason, every row is replayed. A damaged row is passed over, and so is every row that stands on it: what is left is
-closed under its past, a smaller clock that is right, and an ordinary sync brings the rest. Blocking work, for a
-thread, on nothing but the log: it also makes a checkpoint of a log that a living ledger is writing to.
+A checkpoint is taken only if the log holds exactly the events that it says; otherwise, and for whatever other reason,
+every row is replayed. A damaged row is passed over, and so is every row that stands on it: what is left is closed under
+its past, a smaller but valid clock, and an ordinary sync brings the rest. Blocking work, for a thread, on nothing but
+the log: it also makes a checkpoint of a log that a living ledger is writing to.
 """
 
 from __future__ import annotations

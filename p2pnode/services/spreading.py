@@ -1,9 +1,9 @@
 """Bringing events to other members: own ones to their disks, counting the disks, and others' news as rumours.
 
-Each member has an outbox, emptied in batches by one task at a time; what does not get through is left to
-anti-entropy. Whoever waits for durability is told of every acknowledgement. News is passed on once, by whoever it was
-news to, to a few random members, so that it is everywhere after a few hops. This file refuses to choose who is asked
-to store and how many are enough: `metadata` does.
+Each member has an outbox, emptied in batches by one task at a time; what does not get through is left to anti-entropy.
+Whoever waits for durability is told of every acknowledgement. Whoever hears news for the first time passes it on once,
+to a few random members, so that it is everywhere after a few hops. This file refuses to choose who is asked to store
+and how many are enough: `authoring` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from protocols.metadata import EVENTS_BYTES_MAX, EVENTS_MAX
 #: Events that wait for one member. A member that lags further gets the rest by sync.
 OUTBOX_MAX = 4096
 
-#: Seconds that a member which asks to come back later is left alone at the most.
+#: Seconds at most for which a member that asks to come back later is left alone.
 BUSY_S_MAX = 30.0
 #: Members that news is passed on to: twenty members have it after four hops, a thousand after eight.
 RUMOUR_PEERS = 3

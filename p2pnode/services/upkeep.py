@@ -1,8 +1,8 @@
 """What a member does for the swarm's record without being asked.
 
-It witnesses that others are down and protests when it is called so itself; it takes up the readmission that another
-granted it; it ties heads together when they stay many; and it shows everybody at once the proof that an author forked
-its chain. Each decision is pure (`core.witness`, `core.merging`); this shell looks when the record or somebody's
+It witnesses that others are down, and protests when it is recorded as down itself; it takes up the readmission that
+another granted it; it ties heads together when they stay many; and it shows everybody at once the proof that an author
+forked its chain. Each decision is pure (`core.witness`, `core.merging`); this shell looks when the record or somebody's
 health has changed, and else sleeps until the next is due. It refuses to retry: whatever fails is due again at the next
 look.
 """
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 #: Seconds after a deed failed before the next look, and the least between two looks.
 FAILED_S = 5.0
 LOOK_S = 0.05
-#: Events that one go ties together at the most: a thousand heads are down to a few in one go.
+#: Merges written in one go at most: they bring a thousand heads down to a few.
 MERGES_MAX = 64
 #: Forks of one author that are shown round; what it says counts for nothing from the first one on.
 EXPOSED_MAX = 16

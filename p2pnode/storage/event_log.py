@@ -274,7 +274,7 @@ class EventLog:
 
     async def _write_queued(self) -> None:
         group, self._queue = self._queue, []
-        # Whatever goes wrong, be it that no thread can be had: who shares a commit shares its failure.
+        # Whatever goes wrong, even that no thread is free: those who share a commit share its failure.
         failure: Exception | None = StorageFailed(f"{self._path} was not written.")
         try:
             await self._env.executor.run(self._guarded, self._write, group)

@@ -1,9 +1,9 @@
 """A node's event log as it lies on disk, for whoever only looks: rows by place, blocks, and nothing believed.
 
 Nothing is parsed, checked or repaired here and no table of the log is written, so a damaged log reads as far as it
-goes, and a node may be writing the same file meanwhile. No read outlives its call: a slow reader keeps sqlite from
-nothing. The one thing it keeps for itself is a temporary table of (height, id), because rows lie in order of
-arrival and people want the order that every replica agrees on; sqlite spills it to a file, so a million events need
+goes, and a node may be writing the same file meanwhile. No read outlives its call, so a slow reader never keeps sqlite
+from its housekeeping. The one thing it keeps for itself is a temporary table of (height, id), because rows lie in order
+of arrival and people want the order that every replica agrees on; sqlite spills it to a file, so a million events need
 no memory.
 """
 

@@ -1,8 +1,8 @@
 """A running hash over the rows of an event log, in their order, kept with every commit.
 
-Rows are sealed one by one; that none was taken away, put in between or moved, the newest included, only a word about
-all of them can show. Whoever can write the file can write the tally too: it finds accidents and careless hands. What a
-careful hand took away, the node's next sync brings back.
+Rows are sealed one by one; only a hash over all of them shows that none was removed, inserted or moved, the newest
+included. Whoever can write the file can write the tally too, so it finds accidents and careless edits. What somebody
+removes with care, the node's next sync brings back.
 """
 
 from __future__ import annotations

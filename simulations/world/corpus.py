@@ -1,4 +1,4 @@
-"""Seeds that failed once: kept, with the reason, and run again for ever.
+"""Seeds that failed once: kept, with the reason, and run again each time.
 
 One JSON object a line: what differs from a plain world, and in one sentence what was wrong. A line never goes: a
 mistake that was made once is the likeliest to be made again.

@@ -1,4 +1,4 @@
-"""Threads that are none: work runs on the loop, at once, and time passes before and after it.
+"""An executor without threads: work runs on the loop, at once, and time passes before and after it.
 
 Its cost passes after the work, with what the disk took; now and then as much passes before it, as in a queue. A
 machine may therefore die between asking and doing, and between doing and hearing of it.

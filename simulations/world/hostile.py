@@ -1,9 +1,9 @@
 """Members that lie. Each is a real member with a real key, whose node runs as any other; the lies go beside it.
 
-Every lie is one that a stolen key allows and a signature does not prevent: other words to other peers, places in the
-clock that are none, children without parents, frames that are noise, and slander about who is dead. What honest nodes
-owe in return stands in `checks`. This file refuses to break cryptography: a signature by another's key is sent too,
-and must be refused, but none is forged.
+Every lie is one that a stolen key allows and a signature does not prevent: other words to other peers, impossible
+places in the clock, children without parents, frames that are noise, and slander about who is dead. What honest nodes
+owe in return stands in `checks`. This file refuses to break cryptography: a signature by another's key is sent too, and
+must be refused, but none is forged.
 """
 
 from __future__ import annotations

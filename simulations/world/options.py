@@ -1,8 +1,8 @@
 """What a simulated world is made of: one flat object, every magnitude in it.
 
-The seed decides everything that the options leave open: which faults of the menu happen, when, to whom and how
-badly, and what is written meanwhile. Options and seed together therefore name a run: it can be had again, bit by
-bit. This file refuses to draw anything itself; `plan` and `workload` do, each from a stream of its own.
+The seed decides everything that the options leave open: which faults of the menu happen, when, to whom and how badly,
+and what is written meanwhile. Options and seed together therefore name a run: it can be repeated, bit by bit. This file
+refuses to draw anything itself; `plan` and `workload` do, each from a stream of its own.
 """
 
 from __future__ import annotations

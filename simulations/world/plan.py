@@ -6,7 +6,7 @@ without them a run proves nothing: a partition, and crashes that are aimed at wr
 
 Two kinds of hosts are cast beforehand. *Hostile* ones are members that lie. *Fragile* ones are those whose disks
 lose what was synced (a flipped bit, a backup played back): at most min(3, members) - 1 of them, for more lost
-disks than that nobody promises to survive. This file refuses to touch the world; `run` carries out what it says.
+disks than that nobody promises to survive. This file refuses to touch the world; `faults` carries out what it says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`sim world` for its reader: a line of JSON for each seed, a bar meanwhile, and how to have again what failed.
+"""`sim world` for its reader: a line of JSON for each seed, a bar meanwhile, and how to repeat what failed.
 
 stdout carries the lines and nothing else; the bar and the words for people go to stderr.
 """

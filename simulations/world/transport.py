@@ -105,7 +105,7 @@ class SimTransport:
         return f"no answer within {DIAL_ADDRESS_S:g} s"
 
     def _reaches(self, address: str) -> bool:
-        """Whether anybody answers there now, were it only to refuse."""
+        """Whether anybody answers there now, if only to refuse."""
         network, there = self.network, self.network.transport_at(address)
         if there is None:
             return True  # refused, by whoever routes there

@@ -12,7 +12,7 @@ from p2pnode.env.net import StreamBroken
 from p2pnode.net import guard as guard_module
 from p2pnode.net.blame import Blame
 from p2pnode.net.exchange import BULK_WRITE_BYTES, PAYLOAD_STALL_S, Exchange, expect
-from p2pnode.net.guard import DOOR_S, STREAMS_MAX, Guard
+from p2pnode.net.guard import DISCONNECT_S, STREAMS_MAX, Guard
 from protocols.codec import encode
 from protocols.errors import LocalProtocolError
 from protocols.frame import frame
@@ -170,13 +170,13 @@ async def test_a_dropped_peer_waits_at_the_door_unread_and_is_shown_out(autojump
     drop(node)
     began = trio.current_time()
     stream = await node.hear(Script(PING))
-    assert trio.current_time() - began == pytest.approx(DOOR_S)
+    assert trio.current_time() - began == pytest.approx(DISCONNECT_S)
     assert (stream.heard, stream.ended) == (b"", "reset")
     assert node.door.shut_out == [PEER]
     async with trio.open_nursery() as nursery:
         for _ in range(STREAMS_MAX + 1):
             nursery.start_soon(node.hear, Script(PING))
-        await trio.sleep(DOOR_S / 2)
+        await trio.sleep(DISCONNECT_S / 2)
         assert node.door.shut_out == [PEER, PEER], "a crowd at the door is shown out at once"
     await trio.sleep(DROP_S)
     assert (await node.hear(Script(PING))).heard == frame(encode(Pong(incarnation=1)))
