@@ -214,6 +214,7 @@ class Datasets:
         """A new dataset that only this node knows so far; `settle_definition` tells the swarm."""
         if not self._role.defines:
             raise RoleError(f"A {self._role} defines no datasets.")
+        self._metadata.check_heard()
         if dataset_id is not None and not _DATASET_ID.fullmatch(dataset_id):
             raise UsageError(f"{dataset_id!r} is no dataset id.")
         if not name.strip() or len(name) > records.NAME_CHARS_MAX or _CONTROL.search(name):
@@ -270,7 +271,8 @@ class Datasets:
         self._fresh.pop(record.dataset_id, None)
 
     async def delete_here(self, dataset_id: str) -> None:
-        """Author the delete event of a dataset as it is known here. Raises NotFound, NotDurable."""
+        """Author the delete event of a dataset as it is known here. Raises NotFound, NotDurable, Refused."""
+        self._metadata.check_heard()
         observed = self._metadata.catalog.observed(dataset_id)
         if not observed:
             raise NotFound(f"There is no dataset {dataset_id!r}.")
@@ -304,6 +306,7 @@ class Datasets:
             ) from error
 
     async def _author_version(self, draft: VersionDraft) -> bytes:
+        self._metadata.check_heard()
         catalog = self._metadata.catalog
         record, over = catalog.dataset(draft.dataset_id), catalog.tips(draft.dataset_id)
         if record is None:

@@ -31,6 +31,7 @@ from p2pnode.errors import (
     NotDurable,
     NotFound,
     P2PNodeError,
+    Refused,
     RoleError,
     Unauthorized,
 )
@@ -191,20 +192,29 @@ class MetadataService:
         clock = self.clock
         return [author for author in clock.accused() if not clock.is_heard(author)]
 
+    def check_heard(self) -> None:
+        """Raises Refused if this node's own chain forked, so that nothing counts that it says."""
+        if self._identity.peer_id in self.forked():
+            raise Refused(
+                f"{self._settings.node_id} signed two events in one place, and what it says counts no more.",
+                advice="Find out who else has its key. Then run `p2pnode node readmit NODE` at another coordinator or "
+                "hybrid, or start this node on a new home.",
+            )
+
     async def readmit(self, peer_id: str, keep: bytes | None = None) -> Event:
         """Forgive every fork of that author that is known here, so that what it says from now on counts again, and what
         it said up to the event `keep`. It has to take this up itself, which it does as soon as it learns of it.
 
         Raises:
-            NotFound: it has not forked, or `keep` is no event of its own.
+            NotFound: it counts already, or `keep` is no event of its own.
             RoleError: only a node that defines datasets may.
             NotDurable: as `author`.
         """
         if not self._settings.role.defines:
             raise RoleError(f"A {self._settings.role.value} readmits nobody.", advice="Ask a coordinator to.")
         forks = {event_id for fork in self.clock.forks(peer_id) for event_id in fork.events}
-        if not forks:
-            raise self._never_forked(peer_id)
+        if not forks or (keep is None and self.clock.is_heard(peer_id)):
+            raise self._heard_already(peer_id)
         kept = None if keep is None else self.clock.get(keep)
         if keep is not None and (kept is None or kept.author != peer_id):
             raise NotFound(
@@ -215,7 +225,7 @@ class MetadataService:
             records.READMIT, peer_id, records.readmit_body(records.Readmission(tuple(forks), keep))
         )
 
-    def _never_forked(self, peer_id: str) -> NotFound:
+    def _heard_already(self, peer_id: str) -> NotFound:
         member = self.catalog.member(peer_id)
         if member is None:
             return NotFound(
@@ -223,8 +233,8 @@ class MetadataService:
                 advice="`p2pnode peers` lists them, by node id and by peer id.",
             )
         return NotFound(
-            f"{member.node_id} has not forked, as far as is known here: it counts.",
-            advice="`p2pnode doctor` names the members that did.",
+            f"{member.node_id} counts, as far as is known here: there is no fork of it to forgive.",
+            advice="`p2pnode doctor` names the members that do not count.",
         )
 
     async def leave(self, timeout_s: float = DURABLE_S) -> None:

@@ -14,7 +14,7 @@ from p2pnode.core.event import Position, compose, mint_session
 from p2pnode.core.membership import State
 from p2pnode.core.merging import HEADS_MAX, MERGE_AFTER_S
 from p2pnode.core.model import Member, NodeRole
-from p2pnode.errors import NotDurable, NotFound, RoleError
+from p2pnode.errors import NotDurable, NotFound, Refused, RoleError
 from p2pnode.services.upkeep import Upkeep
 from protocols import metadata as words
 from protocols.metadata import METADATA
@@ -289,6 +289,9 @@ async def test_a_readmitted_author_takes_it_up_and_counts_again(swarm, autojump_
     await traitor.metadata.author(records.DEFINE, "ds-9", records.define_body(records.Definition("later")), wait=False)
     await converge(nodes)
     assert first.metadata.catalog.dataset("later") is None
+    first.metadata.check_heard()
+    with pytest.raises(Refused, match="counts no more"):
+        traitor.metadata.check_heard()
     with pytest.raises(NotFound):
         await first.metadata.readmit(nodes[1].peer_id)
     with pytest.raises(NotFound, match="There is no member 'nobody'"):
@@ -299,6 +302,9 @@ async def test_a_readmitted_author_takes_it_up_and_counts_again(swarm, autojump_
     await trio.sleep(2)
     ups = [event for event in first.said(records.UP) if event.author == traitor.peer_id]
     assert sum(records.readmission_of(event) is not None for event in ups) == 1
+    traitor.metadata.check_heard()
+    with pytest.raises(NotFound, match="node-3 counts"):
+        await first.metadata.readmit(traitor.peer_id)
     await traitor.metadata.author(records.DEFINE, "ds-8", records.define_body(records.Definition("again")), wait=False)
     await converge(nodes)
     for node in nodes:
