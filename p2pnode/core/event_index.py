@@ -27,6 +27,8 @@ _PREFIX = record_cid(b"")[:-DIGEST_BYTES]
 _BUCKETS = 1 << 16
 _TAG_BYTES = 4
 _ENTRY_BYTES = 8
+#: Bytes of digests copied at once: a millisecond.
+_RUN = 1 << 20
 #: Columns of one number a row, by array typecode: rows, heights and places stay under 2³¹, which is 200 GB of events.
 _COLUMNS = {
     "height": "i",
@@ -177,7 +179,7 @@ class EventIndex:
         columns = {name: getattr(self, name).tobytes() for name in _COLUMNS}
         return {
             **columns,
-            "digests": bytes(self._digests),
+            "digests": [bytes(self._digests[start : start + _RUN]) for start in range(0, len(self._digests), _RUN)],
             "pasts": self._pasts.tobytes(),
             "sessions": [list(session) for session in self.sessions],
         }
@@ -188,7 +190,8 @@ class EventIndex:
         index = cls()
         for name in _COLUMNS:
             getattr(index, name).frombytes(dump[name])
-        index._digests += dump["digests"]
+        for run in dump["digests"]:
+            index._digests += run
         index._pasts.frombytes(dump["pasts"])
         index.sessions = [(author, session) for author, session in dump["sessions"]]
         for row in range(len(index)):

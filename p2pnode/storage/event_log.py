@@ -192,13 +192,16 @@ class EventLog:
             log.info("checkpoint_unread", why=str(error))
             return None
 
-    def keep_checkpoint(self, data: bytes) -> bool:
-        """Put this in place of the last one, whole or not at all. False if the disk refuses, which costs only time."""
+    def keep_checkpoint(self, pieces: Iterable[bytes]) -> bool:
+        """Put this, one piece after the other, in place of the last one, whole or not at all. False if the disk
+        refuses, which costs only time.
+        """
         disk, path = self._env.disk, self._checkpoint_path
         fresh = path.with_suffix(".checkpoint.new")
         try:
             with disk.open(fresh, "wb") as file:
-                file.write(data)
+                for piece in pieces:
+                    file.write(piece)
                 disk.sync(file)
             disk.rename(fresh, path)
             disk.sync_dir(path.parent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,10 @@ from tests.p2pnode.core.test_forks import ACTS, play
 KEPT = Checkpoint(
     b"genesis", 7, 7, bytes(32), {"index": {"height": b"\0" * 64}}, {"members": [1, "two", b"three", None]}
 )
+
+
+def whole_file(checkpoint, maker):
+    return b"".join(encode(checkpoint, maker))
 
 
 def whole(clock):
@@ -51,12 +57,22 @@ def test_a_clock_kept_halfway_and_loaded_becomes_the_same_clock(author, acts, or
 
 
 def test_a_checkpoint_comes_back_as_it_was():
-    assert decode(encode(KEPT, "p2pnode 1"), "p2pnode 1") == KEPT
+    assert decode(whole_file(KEPT, "p2pnode 1"), "p2pnode 1") == KEPT
+
+
+def test_what_is_long_lies_in_short_pieces(monkeypatch):
+    monkeypatch.setattr("p2pnode.core.checkpoint._LONG_BYTES", 50)
+    monkeypatch.setattr("p2pnode.core.checkpoint._LONG_ITEMS", 8)
+    rows = [[n, [bytes([n]) * 40, {"long": bytes(n)}], list(range(n))] for n in range(100)]
+    kept = replace(KEPT, clock={"rows": rows, "runs": [bytes(50)] * 20}, catalog={"none": [], "text": "x" * 99})
+    pieces = encode(kept, "p2pnode 1")
+    assert max(map(len, pieces)) < 1000 < sum(map(len, pieces)) / 10
+    assert decode(b"".join(pieces), "p2pnode 1") == kept
 
 
 @pytest.mark.parametrize("position", ["magic", "digest", "body", "end"])
 def test_every_changed_byte_is_found(position):
-    data = bytearray(encode(KEPT, "p2pnode 1"))
+    data = bytearray(whole_file(KEPT, "p2pnode 1"))
     at = {"magic": 3, "digest": len(MAGIC) + 5, "body": len(MAGIC) + 40, "end": len(data) - 1}[position]
     data[at] ^= 1
     with pytest.raises(BadCheckpoint):
@@ -66,14 +82,14 @@ def test_every_changed_byte_is_found(position):
 @settings(max_examples=60, deadline=None)
 @given(length=st.integers(0, 400))
 def test_a_torn_one_is_found(length):
-    data = encode(KEPT, "p2pnode 1")
+    data = whole_file(KEPT, "p2pnode 1")
     if length < len(data):
         with pytest.raises(BadCheckpoint):
             decode(data[:length], "p2pnode 1")
 
 
 def test_another_versions_and_another_machines_are_left_aside(monkeypatch):
-    data = encode(KEPT, "p2pnode 2")
+    data = whole_file(KEPT, "p2pnode 2")
     with pytest.raises(BadCheckpoint, match="p2pnode 2 made it"):
         decode(data, "p2pnode 1")
     monkeypatch.setattr("sys.byteorder", "other")

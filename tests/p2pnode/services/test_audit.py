@@ -226,7 +226,7 @@ def test_a_checkpoint_that_leads_elsewhere_is_found(checkpointed):
     path, _ = checkpointed
     kept = checkpoint.decode(checkpoint_path(path).read_bytes(), replay.MAKER)
     kept.catalog["datasets"] = []
-    checkpoint_path(path).write_bytes(checkpoint.encode(kept, replay.MAKER))
+    checkpoint_path(path).write_bytes(b"".join(checkpoint.encode(kept, replay.MAKER)))
     assert failed(examined(path)) == [audit.CHECKPOINT]
 
 
@@ -237,9 +237,11 @@ def test_a_damaged_or_foreign_checkpoint_is_told(checkpointed):
     for data in (whole[:-1], b"", whole[:60] + bytes([whole[60] ^ 1]) + whole[61:]):
         checkpoint_path(path).write_bytes(data)
         assert failed(examined(path)) == [audit.CHECKPOINT]
-    checkpoint_path(path).write_bytes(checkpoint.encode(replace(kept, genesis=kept.genesis[::-1]), replay.MAKER))
+    checkpoint_path(path).write_bytes(
+        b"".join(checkpoint.encode(replace(kept, genesis=kept.genesis[::-1]), replay.MAKER))
+    )
     assert failed(examined(path)) == [audit.CHECKPOINT]
-    checkpoint_path(path).write_bytes(checkpoint.encode(kept, "p2pnode of tomorrow"))
+    checkpoint_path(path).write_bytes(b"".join(checkpoint.encode(kept, "p2pnode of tomorrow")))
     report = examined(path)
     assert report.ok
     assert "tomorrow" in str(report.checks)

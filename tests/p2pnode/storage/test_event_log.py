@@ -182,7 +182,7 @@ async def test_forgotten_blocks_take_the_checkpoint_with_them_for_good(path):
     disk = Watched()
     log = await EventLog.open(Env(disk=disk), path)
     await log.append([event(0)], {record_cid(b"block"): b"block"})
-    assert log.keep_checkpoint(b"which knows the block")
+    assert log.keep_checkpoint([b"which knows the block"])
     disk.done.clear()
     await log.drop_blocks([record_cid(b"block")])
     assert disk.done == [("unlink", path.with_suffix(".checkpoint")), ("sync", path.parent)]
@@ -268,8 +268,8 @@ async def test_what_it_holds_up_to_a_place_is_told_from_the_ids_alone(path):
 async def test_a_checkpoint_is_the_last_one_kept_and_a_disk_that_refuses_costs_only_it(path, monkeypatch):
     log = await EventLog.open(Env(), path)
     assert log.kept_checkpoint() is None
-    assert log.keep_checkpoint(b"one")
-    assert log.keep_checkpoint(b"two")
+    assert log.keep_checkpoint([b"one"])
+    assert log.keep_checkpoint([b"two"])
     assert log.kept_checkpoint() == b"two"
 
     def full(self, file):
@@ -277,7 +277,7 @@ async def test_a_checkpoint_is_the_last_one_kept_and_a_disk_that_refuses_costs_o
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalDisk, "sync", full)
-        assert not log.keep_checkpoint(b"three")
+        assert not log.keep_checkpoint([b"three"])
     assert log.kept_checkpoint() == b"two"
     await log.append([event(0)])
     await log.close()
