@@ -395,8 +395,10 @@ class EventLog:
         found = self._reading().execute(
             "SELECT id FROM events INDEXED BY sqlite_autoindex_events_1 WHERE place <= ?", (upto,)
         )
-        digests = [int.from_bytes(event_id[-DIGEST_BYTES:], "big") for (event_id,) in found]
-        return len(digests), (sum(digests) % (1 << 8 * DIGEST_BYTES)).to_bytes(DIGEST_BYTES, "big")
+        count = total = 0
+        for (event_id,) in found:  # not `sum`, which would hold up the loop for all of them
+            count, total = count + 1, total + int.from_bytes(event_id[-DIGEST_BYTES:], "big")
+        return count, (total % (1 << 8 * DIGEST_BYTES)).to_bytes(DIGEST_BYTES, "big")
 
     def _unsound(self, after: int) -> tuple[int, list[bytes]]:
         found = self._reading().execute(
