@@ -231,8 +231,8 @@ def next_time(wall_s: float, last: int) -> int:
     return max(int(wall_s * 1000) << 16, last + 1) & _NUMBER_MAX
 
 
-def cut(payload: bytes | memoryview, sizes: Sequence[int]) -> list[bytes]:
-    """The pieces of a payload that `sizes` names. Raises BadEvent when they do not fill it exactly."""
+def split_wires(payload: bytes | memoryview, sizes: Sequence[int]) -> list[bytes]:
+    """The wire events of a batch, which lie end to end. Raises BadEvent when `sizes` do not fill it exactly."""
     if sum(sizes) != len(payload):
         raise BadEvent(f"sizes add up to {sum(sizes)} bytes, the payload has {len(payload)}", Reason.BAD_BATCH)
     pieces: list[bytes] = []

@@ -20,8 +20,8 @@ from p2pnode.core import records
 from p2pnode.core.event import RANK_HEIGHT_BYTES, Event
 from p2pnode.core.model import Member, NodeRole
 
-#: Members who have not left from which on one witness is not enough: with two there is nobody else to ask.
-SEVERAL = 3
+#: Members (who have not left) from which on two witnesses are needed: in a swarm of two there is nobody else to ask.
+TWO_WITNESSES_FROM = 3
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Roster:
 
     @staticmethod
     def _needed(staying: int) -> int:
-        return 2 if staying >= SEVERAL else 1
+        return 2 if staying >= TWO_WITNESSES_FROM else 1
 
     @property
     def witnesses_needed(self) -> int:

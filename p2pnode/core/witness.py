@@ -20,8 +20,8 @@ from p2pnode.core.turns import turn
 
 #: Seconds that each further member in turn waits for those before it: more than a push and a sync round take.
 WITNESS_STEP_S = 10.0
-#: Members from which on half of them is too few to speak for the swarm.
-SEVERAL = 3
+#: Members from which on only a majority of them speaks for the swarm.
+MAJORITY_FROM = 3
 #: Seconds between two protests against being recorded as down, doubling up to the maximum: whoever keeps recording us
 #: must not make us fill the log.
 PROTEST_PAUSE_S = 10.0
@@ -54,7 +54,7 @@ class Witness:
         """Whose end this node shall record now, and when to look again at the latest."""
         absent = [m for m in swarm.present if m.peer_id != self._me and swarm.is_absent(m.peer_id)]
         seen = len(swarm.present) - len(absent)
-        minority = 2 * seen <= len(swarm.present) and len(swarm.present) >= SEVERAL
+        minority = 2 * seen <= len(swarm.present) and len(swarm.present) >= MAJORITY_FROM
         if minority or all(member.peer_id != self._me for member in swarm.present):
             self._since.clear()
             return [], math.inf

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
-from p2pnode.core.event import cut
+from p2pnode.core.event import split_wires
 from p2pnode.errors import PeerLost, Timeout
 from p2pnode.net.exchange import Exchange
 from protocols import metadata as words
@@ -42,7 +42,7 @@ class EventStream:
                 self.final = message
                 return
             self._left_s = min(PATIENCE_S, self._left_s + EARNED_S * len(message.sizes))
-            yield cut(payload, message.sizes)
+            yield split_wires(payload, message.sizes)
 
     async def payload(self, bytes_max: int) -> bytes:
         """The final message's payload."""

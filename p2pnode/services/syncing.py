@@ -20,7 +20,7 @@ import trio
 from p2pnode.core import bands, reconcile
 from p2pnode.core.cid import record_cid
 from p2pnode.core.conduct import Reason
-from p2pnode.core.event import BadEvent, Event, cut
+from p2pnode.core.event import BadEvent, Event, split_wires
 from p2pnode.core.reconcile import BadAnswer, Inquiry
 from p2pnode.env import Env
 from p2pnode.env.together import together
@@ -378,7 +378,7 @@ class Syncer:
         payload = await exchange.payload_all(words.EVENTS_BYTES_MAX)
         self._check_joined()
         try:
-            wires = cut(payload, push.sizes)
+            wires = split_wires(payload, push.sizes)
         except BadEvent as error:
             self._peers.blame.note(peer_id, Reason.BAD_BATCH, why=str(error))
             raise

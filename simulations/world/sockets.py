@@ -121,9 +121,7 @@ class Interface:
         self.dead = self.dark = True
         ends, self._ends = self._ends, []
         for end in ends:
-            end.alive = False
-            for stream in list(end.streams.values()):
-                stream.fail("this machine is dead")
+            end.lose_power()
         self.network.lost_power(self)
 
 

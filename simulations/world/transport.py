@@ -264,7 +264,5 @@ class SimTransport:
         self.dead = self.dark = True
         ends, self._ends, self._connected = self._ends, {}, []
         for end in [end for there in ends.values() for end in there]:
-            end.alive = False
-            for stream in list(end.streams.values()):
-                stream.fail("this machine is dead")
+            end.lose_power()
         self.network.lost_power(self)

@@ -109,6 +109,12 @@ class End:
             self.network.watch(self.other.check, self.network.chance(self.far, self.near))
         self.machine.lost(self)
 
+    def lose_power(self) -> None:
+        """This end's machine has no power any more; nobody is told."""
+        self.alive = False
+        for stream in list(self.streams.values()):
+            stream.fail("this machine is dead")
+
     def close(self) -> None:
         """End it politely: the other end is told as soon as a packet gets there."""
         if not self.alive:

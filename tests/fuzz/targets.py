@@ -25,7 +25,7 @@ from p2pnode.core import reconcile, records, tickets
 from p2pnode.core.catalog import Catalog
 from p2pnode.core.cid import BadContentId, cid_text, parse_cid, record_cid
 from p2pnode.core.clock import MerkleClock, Verdict
-from p2pnode.core.event import BadEvent, check_signature, compose, cut, parse
+from p2pnode.core.event import BadEvent, check_signature, compose, parse, split_wires
 from p2pnode.core.holdings import Holdings, pack_holdings, unpack_holdings
 from p2pnode.core.receipts import decode_draft, read_receipt
 from p2pnode.core.schema import columns_of, plain_schema, schema_bytes, schema_of_bytes
@@ -251,7 +251,7 @@ def _make_batch(rng: Random) -> bytes:
 
 def _read_batch(data: bytes) -> None:
     sizes = [int.from_bytes(data[at : at + 2], "big") for at in (0, 2, 4, 6)]
-    pieces = cut(data[8:], sizes)
+    pieces = split_wires(data[8:], sizes)
     same(b"".join(pieces), data[8:])
     for piece in pieces:
         same(parse(piece).wire, piece)

@@ -16,11 +16,11 @@ from p2pnode.core.event import (
     Position,
     check_signature,
     compose,
-    cut,
     mint_session,
     next_time,
     parse,
     parse_signed,
+    split_wires,
 )
 from p2pnode.errors import UsageError
 
@@ -216,9 +216,9 @@ def test_a_deep_payload_is_refused_without_a_crash():
 
 
 def test_cut_takes_the_payload_apart_exactly():
-    assert cut(b"abcdef", [1, 3, 2]) == [b"a", b"bcd", b"ef"]
+    assert split_wires(b"abcdef", [1, 3, 2]) == [b"a", b"bcd", b"ef"]
     with pytest.raises(BadEvent):
-        cut(b"abcdef", [1, 3])
+        split_wires(b"abcdef", [1, 3])
 
 
 def test_a_session_never_looks_like_a_content_id():
