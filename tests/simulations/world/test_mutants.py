@@ -4,7 +4,7 @@
 processes of its own, seed after seed, until one reports a broken promise. CI plants five, other ones every day, and
 says which; all of them are planted by night. By hand:
 
-    pytest tests/simulations/world/test_mutants.py -m 'nightly or not nightly' -k 'naive heads'
+    pytest tests/simulations/world/test_mutants.py -m 'nightly or not nightly' -k 'naive and heads'
 """
 
 from __future__ import annotations
