@@ -42,6 +42,11 @@ def state_of(node: Node, peer_id: str) -> State:
     return node._health.state_of(peer_id)
 
 
+def log_is_unreadable(node: Node) -> bool:
+    """Whether sqlite gave the node's log up."""
+    return ledger_of(node)._log.is_unreadable
+
+
 def session_of(node: Node) -> bytes:
     """The session in which this life records."""
     return ledger_of(node)._session

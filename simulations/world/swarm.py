@@ -12,7 +12,7 @@ from p2pnode.errors import IntegrityError, P2PNodeError
 from p2pnode.node import Node
 from simulations.world.checks import View
 from simulations.world.host import Host
-from simulations.world.inside import ledger_of, state_of
+from simulations.world.inside import ledger_of, log_is_unreadable, state_of
 from simulations.world.life import Life
 from simulations.world.mount import Mount
 from simulations.world.options import WorldOptions
@@ -149,7 +149,17 @@ class Swarm:
     async def until_one(self, limit_s: float) -> tuple[float, str]:
         """Seconds until all are of one mind, and what is left of their disunity at the limit."""
         began = self.world.now
+        await self._restart_the_rotten()
         # Virtual time: looking costs none of it.
-        while (why := self.disunity()) and self.world.now - began < limit_s:  # noqa: ASYNC110
+        while (why := self.disunity()) and self.world.now - began < limit_s:
             await trio.sleep(LOOK_S)
+            await self._restart_the_rotten()
         return self.world.now - began, why
+
+    async def _restart_the_rotten(self) -> None:
+        """A node that finds its log unreadable while it runs says so, and whoever reads that starts it again."""
+        for node in self.nodes():
+            if log_is_unreadable(node):
+                host = self.world.hosts[node.node_id]
+                await host.crash()
+                await self.bring_up(host)
