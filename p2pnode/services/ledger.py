@@ -432,7 +432,8 @@ class Ledger:
         await self._fetch_wanted(source, fresh, fetch, note)
         await self.settle()
         # One that waited may have been let in by another batch, which is on its way to the disk: it is not there yet.
-        durable = {e: None for e in checked.ids if e in clock and e not in self._volatile}
+        # Nor is one whose record was found damaged meanwhile.
+        durable = {e: None for e in checked.ids if e in clock and not (e in self._volatile or e in self._missing)}
         return Taken(
             durable=tuple(durable),
             waiting=tuple(e for e in checked.ids if e not in durable and (e in clock or e not in refused)),

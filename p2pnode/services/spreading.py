@@ -43,6 +43,8 @@ class Copies:
     """Where one event is durable besides here, as far as we were told."""
 
     holders: set[str] = field(default_factory=set)
+    #: How many wait for it: a wish may be put twice, and one of the two given up.
+    watchers: int = 0
     _changed: trio.Event = field(default_factory=trio.Event)
 
     def add(self, peer_id: str) -> None:
@@ -67,11 +69,15 @@ class Spreader:
         self._wake = trio.Event()
 
     def watch(self, event: Event) -> Copies:
-        """Count the disks that this event reaches, until `unwatch`."""
-        return self._copies.setdefault(event.id, Copies())
+        """Count the disks that this event reaches, until as many `unwatch`."""
+        copies = self._copies.setdefault(event.id, Copies())
+        copies.watchers += 1
+        return copies
 
     def unwatch(self, event: Event) -> None:
-        self._copies.pop(event.id, None)
+        self._copies[event.id].watchers -= 1
+        if not self._copies[event.id].watchers:
+            del self._copies[event.id]
 
     def spread(self, event: Event, peer_ids: Iterable[str]) -> None:
         """Put the event into these members' outboxes, the oldest in a full one making room."""

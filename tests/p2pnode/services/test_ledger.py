@@ -181,6 +181,18 @@ async def test_what_another_batch_let_in_is_not_said_to_be_stored_before_it_is(t
     assert child.id in {event.id for event in log.events()}
 
 
+async def test_what_was_found_damaged_meanwhile_is_not_said_to_be_stored(tmp_path):
+    first, _ = await founded(tmp_path / "a")
+    second, _ = await joined(tmp_path / "b", 2, first)
+    events = list(first.clock.events())
+    checked = second.check([event.wire for event in events])
+    await second._lose([events[1].id])
+    taken = await second.admit(checked, "first", no_block)
+    assert (taken.durable, taken.waiting) == ((events[0].id,), (events[1].id,))
+    taken = await second.take([event.wire for event in events], "first", no_block)
+    assert taken.durable == tuple(event.id for event in events)
+
+
 async def test_an_own_event_is_on_disk_before_anybody_can_see_it(tmp_path, monkeypatch):
     ledger, log = await founded(tmp_path / "a")
     before = summary(ledger)

@@ -191,3 +191,22 @@ async def test_no_news_and_nobody_to_tell_cost_nothing(autojump_clock):
         gossip.rumours.heard(events, "source")
         await gossip.settle()
         assert (gossip.pushed, gossip.compared) == ([], [])
+
+
+@pytest.mark.trio
+async def test_who_gives_up_waiting_takes_the_count_from_nobody_else():
+    async def push(peer_id, events):
+        return [e.id for e in events]
+
+    spreader, one = Spreader(push), event(0)
+    copies = spreader.watch(one)
+    assert spreader.watch(one) is copies
+    spreader.unwatch(one)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spreader.run)
+        spreader.spread(one, ["p"])
+        with trio.fail_after(5):
+            await copies.reach(1)
+        nursery.cancel_scope.cancel()
+    spreader.unwatch(one)
+    assert spreader.watch(one).holders == set(), "and then it is forgotten"
