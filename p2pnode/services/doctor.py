@@ -88,7 +88,7 @@ class Findings:
         if not self.addresses:
             return Finding("listening", False, "on no address", "Give --listen /ip4/0.0.0.0/tcp/4001.")
         if not beyond:
-            where = f"on loopback only ({len(self.addresses)} addresses): only this machine can reach it"
+            where = "on loopback: only this machine can reach it"
             return Finding("listening", True, where, "For other machines: --listen /ip4/0.0.0.0/tcp/4001 --open.")
         return Finding("listening", True, f"on {', '.join(self.addresses[:_NAMED_MAX])}")
 
@@ -104,7 +104,7 @@ class Findings:
                 f"no connection to any of {len(others)} members{why}",
                 "Check the network and addresses.",
             )
-        return Finding("swarm", True, f"connected to {len(self.connected)} peers, {len(others)} other members known")
+        return Finding("swarm", True, f"peers connected: {len(self.connected)}, other members known: {len(others)}")
 
     def _members(self) -> Finding:
         gone = [
@@ -113,7 +113,8 @@ class Findings:
             if member.down or state in (State.DEAD, State.SUSPECT)
         ]
         if gone:
-            return Finding("members", False, f"not answering: {_names(gone)}", "Start them again, or wait for repair.")
+            fix = "Start them again. Who is gone for good is recorded as down by itself, and then not waited for."
+            return Finding("members", False, f"not answering: {_names(gone)}", fix)
         return Finding("members", True, "all known members answer")
 
     def _coordinators(self) -> Finding:
@@ -135,7 +136,7 @@ class Findings:
                 f"fewer live replicas than asked for: {_names(short)}",
                 "Start the workers that are down; where there are too few, start more and publish again.",
             )
-        return Finding("replicas", True, f"{len(self.placed)} datasets, every shard on all its holders")
+        return Finding("replicas", True, f"datasets: {len(self.placed)}, every shard on all its holders")
 
     def _disk(self) -> Finding:
         seen = f"{self.disk_usage:.0f} % used"
@@ -150,7 +151,7 @@ class Findings:
         return Finding(
             "event log",
             False,
-            f"{self.incomplete} events were damaged on this disk, or stand on damaged ones, and are not back yet",
+            f"events damaged on this disk, or standing on damaged ones, and not back yet: {self.incomplete}",
             "They come back by themselves from any member; start one that has them, and look at this disk.",
         )
 
@@ -187,7 +188,7 @@ class Findings:
             now = f"; it is dropped for {one.dropped_s:.0f} s"
         elif one.paused_s:
             now = f"; it is paused for {one.paused_s:.0f} s"
-        return f"refused {one.refused} times something of {who}: {what}{now}"
+        return f"refused of {who}: {what}{now}"
 
     def _forks(self) -> Finding:
         if not self.forked:

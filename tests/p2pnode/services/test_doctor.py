@@ -69,8 +69,8 @@ def test_who_is_paused_or_dropped_is_named_with_what_it_did():
     assert not finding.ok
     assert finding.fix
     assert finding.detail == (
-        "refused 41 times something of mallory (12D3KooWLiar): bad signature 40, forged height 1; "
-        f"it is paused for {PAUSE_S - 5:.0f} s; refused 2 times something of 12D3KooWClient: unauthorized 2"
+        "refused of mallory (12D3KooWLiar): bad signature 40, forged height 1; "
+        f"it is paused for {PAUSE_S - 5:.0f} s; refused of 12D3KooWClient: unauthorized 2"
     )
     while not conduct.drop_s(LIAR.peer_id, now=5):
         conduct.note(LIAR.peer_id, Reason.BAD_SIGNATURE, 1, now=5)
