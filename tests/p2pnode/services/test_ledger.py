@@ -392,7 +392,7 @@ async def test_one_that_may_not_be_written_takes_no_other_with_it(tmp_path):
     with pytest.raises(UsageError, match="must be given"):
         await ledger.write_many(drafts[2:3])
     before = len(ledger.clock)
-    with pytest.raises(UsageError, match="into a block"):
+    with pytest.raises(UsageError, match="in a block"):
         await ledger.write_many(drafts)
     assert len(ledger.clock) == before + 3
     with pytest.raises(RoleError, match="worker may not define"):
