@@ -109,6 +109,11 @@ class Client:
             yield
         except httpx.TimeoutException as error:
             raise Timeout(f"the node at {self._access.url} did not answer in time") from error
+        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+            raise SwarmUnreachable(
+                f"the node at {self._access.url} stopped in the middle of its answer",
+                advice="Start it again with `p2pnode up`, and repeat the command.",
+            ) from error
         except httpx.TransportError as error:
             raise SwarmUnreachable(
                 f"the node at {self._access.url} does not answer: {error}", advice="Start it again with `p2pnode up`."

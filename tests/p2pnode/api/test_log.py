@@ -216,3 +216,14 @@ def test_follow_goes_on_until_it_is_interrupted(
         finally:
             overdue.cancel()
             process.kill()
+
+
+def test_follow_says_that_the_node_stopped(twin: ModuleType, book: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "p2pnode", "--home", str(tmp_path / "ada"), "log", "--follow", "--last", "1"]
+    with written(twin, book, tmp_path, "ada"):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline(), process.stdout.readline()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "stopped in the middle of its answer" in err
