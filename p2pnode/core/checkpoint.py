@@ -24,7 +24,7 @@ import blake3
 import msgspec
 
 #: Its number rises with whatever a clock or a catalog keeps, or makes of the same events: older ones are left aside.
-MAGIC = b"p2pnode checkpoint 3\n"
+MAGIC = b"p2pnode checkpoint 4\n"
 _DIGEST_BYTES = 32
 #: Bytes, and items of a list, from which on it has pieces of its own: one or two milliseconds each.
 _LONG_BYTES = 64 << 10

@@ -12,6 +12,7 @@ and is read when somebody asks for it.
 
 from __future__ import annotations
 
+import heapq
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -35,6 +36,8 @@ _NOTHING = b""
 _HEAD = struct.Struct(">QBH")
 _HEIGHT_BYTES = 8
 _APPENDS, _HAS_BASE = 1, 2
+#: Reached from both of two versions.
+_BOTH = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,10 @@ class VersionHistory:
         self._rows: dict[bytes, bytes] = {}
         #: Those whose place nobody took.
         self._standing: set[bytes] = set()
-        #: Replaced before they came here themselves.
-        self._awaited: set[bytes] = set()
+        #: Replaced before they came here themselves -> the lowest height of a version that names them.
+        self._awaited: dict[bytes, int] = {}
+        #: Whether one names another that is not below it: its author has not seen that, whatever it says.
+        self._is_odd = False
         #: Several tips -> what they fold to. Emptied as soon as it may be stale.
         self._unions: dict[_Tips, Folded] = {}
 
@@ -69,22 +74,27 @@ class VersionHistory:
         if event_id in self._awaited:
             # It comes after one that stands on it, so what was folded without it may be wrong.
             self._unions.clear()
-            self._awaited.discard(event_id)
+            self._is_odd |= self._awaited.pop(event_id) <= height
         else:
             self._standing.add(event_id)
         self._rows[event_id] = _pack(height, version)
         self._standing.difference_update(version.over)
-        self._awaited.update(over for over in version.over if over not in self._rows)
+        for over in version.over:
+            if over in self._rows:
+                self._is_odd |= self._height(over) >= height
+            else:
+                self._awaited[over] = min(height, self._awaited.get(over, height))
 
     def dump(self) -> list[Any]:
-        """The history as plain data: ids, rows, tips, and what was replaced before it came."""
-        return [list(self._rows), list(self._rows.values()), sorted(self._standing), sorted(self._awaited)]
+        """The history as plain data: ids, rows, tips, what was replaced before it came, and whether it is odd."""
+        awaited = [list(one) for one in sorted(self._awaited.items())]
+        return [list(self._rows), list(self._rows.values()), sorted(self._standing), awaited, self._is_odd]
 
     def load(self, dump: list[Any]) -> None:
         """What `dump` gave, into an empty history."""
-        ids, rows, standing, awaited = dump
+        ids, rows, standing, awaited, self._is_odd = dump
         self._rows = dict(zip(ids, rows, strict=True))
-        self._standing, self._awaited = set(standing), set(awaited)
+        self._standing, self._awaited = set(standing), dict(awaited)
 
     def listed(self) -> list[tuple[bytes, Version]]:
         """All of them, oldest first by (height, id)."""
@@ -152,8 +162,7 @@ class VersionHistory:
         winner, others, _ = self._split(tips)
         if winner is None:
             return []
-        own = self._lineage(winner)
-        added = {event_id for other in others for event_id in self._lineage(other)} - own
+        added = {event_id for other in others for event_id in self._beyond(other, winner)}
         grounds = [self._version(event_id).over for event_id in sorted(added)]
         return [over for over in grounds if not self._is_at_hand(over)]
 
@@ -167,10 +176,11 @@ class VersionHistory:
         if not others:
             return Folded(self._version(winner).manifest, manifest, siblings)
         shards = list(manifest.shards)
-        done = set(self._lineage(winner))
-        carried_out = {self._version(event_id).publish for event_id in done} - {""}
-        for other in others:
-            for event_id in sorted(self._lineage(other) - done, key=self._order):
+        beyond = [self._beyond(other, winner) for other in others]
+        carried_out = self._carried_out(winner, set[bytes]().union(*beyond))
+        done: set[bytes] = set()
+        for fresh in beyond:
+            for event_id in sorted(fresh - done, key=self._order):
                 publish = self._version(event_id).publish
                 if publish not in carried_out:
                     shards.extend(self._added(event_id))
@@ -186,8 +196,9 @@ class VersionHistory:
             return None, [], []
         readable.sort(key=self._order)
         winner = readable.pop()
-        others = [tip for tip in readable if self._unites(tip, winner)]
-        losers = [tip for tip in readable if not self._unites(tip, winner)]
+        united = {tip: self._unites(tip, winner) for tip in readable}
+        others = [tip for tip in readable if united[tip]]
+        losers = [tip for tip in readable if not united[tip]]
         return winner, others, losers
 
     def _unites(self, tip: bytes, winner: bytes) -> bool:
@@ -196,7 +207,7 @@ class VersionHistory:
         assert theirs is not None
         if (ours.format, ours.columns) != (theirs.format, theirs.columns):
             return False
-        return self._version(tip).append and self._roots(tip) == self._roots(winner)
+        return self._version(tip).append and self._have_one_root(tip, winner)
 
     def _added(self, event_id: bytes) -> list[ShardEntry]:
         """The shards that an append brought: its manifest's without those of what it stands on."""
@@ -213,32 +224,90 @@ class VersionHistory:
                 added.append(shard)
         return added
 
+    # -- lineages: of two that part late, however long they are, only what lies above the parting is looked at --
+
+    def _have_one_root(self, one: bytes, other: bytes) -> bool:
+        """Whether the appends of both began in the same places."""
+        apart = self._apart(one, other)
+        if apart is not None:
+            mine, theirs = (self._roots_among(steps) for steps in apart)
+            if (mine | theirs) - {_NOTHING}:
+                return False
+            if mine == theirs:
+                return True
+        return self._roots_among(self._reached(one)) == self._roots_among(self._reached(other))
+
+    def _beyond(self, other: bytes, winner: bytes) -> set[bytes]:
+        """The appends in a version's lineage that are not in the winner's."""
+        apart = self._apart(other, winner)
+        if apart is None:
+            return self._lineage(other) - self._lineage(winner)
+        return self._appends_among(apart[0])
+
+    def _carried_out(self, winner: bytes, added: AbstractSet[bytes]) -> set[str]:
+        """Publishes of added versions that the winner's lineage has too."""
+        wanted = {_publish(self._rows[event_id]) for event_id in added} - {b""}
+        again = [e for e, row in self._rows.items() if _publish(row) in wanted and e not in added]
+        lineage = self._lineage(winner) if again else set[bytes]()
+        return {self._version(event_id).publish for event_id in again if event_id in lineage}
+
     def _lineage(self, event_id: bytes) -> set[bytes]:
         """The appends from this version back to its roots, itself included if it is one."""
-        return {step for step, version in self._walk(event_id) if version is not None and version.append}
+        return self._appends_among(self._reached(event_id))
 
-    def _roots(self, event_id: bytes) -> set[bytes]:
-        """Where its appends began: versions that replaced everything, or _NOTHING."""
+    def _appends_among(self, steps: Iterable[bytes]) -> set[bytes]:
+        return {step for step in steps if (version := self._find(step)) is not None and version.append}
+
+    def _roots_among(self, steps: Iterable[bytes]) -> set[bytes]:
+        """Where appends began: versions that replaced everything or are not here, or _NOTHING."""
         roots: set[bytes] = set()
-        for step, version in self._walk(event_id):
+        for step in steps:
+            version = self._find(step)
             if version is None or not version.append:
                 roots.add(step)
             elif not version.over:
                 roots.add(_NOTHING)
         return roots
 
-    def _walk(self, event_id: bytes) -> Iterable[tuple[bytes, Version | None]]:
-        """This version and all that it appended to, directly or not; None where one is not here."""
+    def _reached(self, event_id: bytes) -> set[bytes]:
+        """This version and all that it appended to, directly or not, here or not."""
         seen = {event_id}
         pending = [event_id]
         while pending:
-            step = pending.pop()
-            version = self._find(step)
-            yield step, version
+            version = self._find(pending.pop())
             if version is not None and version.append:
                 fresh = [over for over in version.over if over not in seen]
                 seen.update(fresh)
                 pending.extend(fresh)
+        return seen
+
+    def _apart(self, one: bytes, other: bytes) -> tuple[set[bytes], set[bytes]] | None:
+        """What is reached from each of two and not from the other. None where the short way may miss something: if one
+        names what is not here, or is not below it.
+        """
+        if self._is_odd:
+            return None
+        sides = {one: 1, other: 2}
+        pending = [(-self._height(step), step) for step in sides]
+        heapq.heapify(pending)
+        alone = 2
+        # The highest first, so that whoever names a version has had its say before it.
+        while alone:
+            step = heapq.heappop(pending)[1]
+            side, version = sides[step], self._version(step)
+            alone -= side < _BOTH
+            for over in version.over if version.append else ():
+                if over not in self._rows:
+                    return None
+                before = sides.get(over, 0)
+                if not before:
+                    heapq.heappush(pending, (-self._height(over), over))
+                sides[over] = before | side
+                alone += (not before and side < _BOTH) - (0 < before < _BOTH == before | side)
+        return {s for s, side in sides.items() if side == 1}, {s for s, side in sides.items() if side == 2}
+
+    def _height(self, event_id: bytes) -> int:
+        return int.from_bytes(self._rows[event_id][:_HEIGHT_BYTES], "big")
 
     def _read(self, event_id: bytes) -> Manifest | None:
         version = self._find(event_id)
@@ -250,6 +319,11 @@ def _pack(height: int, version: Version) -> bytes:
     marks = _APPENDS * version.append | _HAS_BASE * (version.base is not None)
     head = _HEAD.pack(height, marks, len(version.over))
     return b"".join((head, version.manifest, version.base or b"", *version.over, version.publish.encode()))
+
+
+def _publish(row: bytes) -> bytes:
+    _, marks, count = _HEAD.unpack_from(row)
+    return row[_HEAD.size + (1 + bool(marks & _HAS_BASE) + count) * CID_BYTES :]
 
 
 def _replaced(row: bytes) -> int:

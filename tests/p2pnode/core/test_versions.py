@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pnode.core.cid import record_cid
+from p2pnode.core.model import Manifest
 from p2pnode.core.records import Version
 from p2pnode.core.versions import VersionHistory
 
@@ -53,3 +54,48 @@ def test_loading_a_history_reads_no_manifest():
     again = VersionHistory("ds-1", manifest)
     again.load(history.dump())
     assert again.tips() == (second,)
+
+
+def named(number):
+    return record_cid(b"%d" % number)
+
+
+#: For each version its height above the one before, how it was made, and which others it names by their distance: such
+#: as came before it, such as are not here, and such as nobody could have seen.
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from([True, True, True, False]), st.lists(st.integers(-3, 6), max_size=3)),
+    min_size=2,
+    max_size=24,
+)
+
+
+@settings(max_examples=400)
+@given(steps=STEPS, data=st.data())
+def test_where_lineages_part_is_found_as_if_they_were_gone_through(steps, data):
+    history, height = VersionHistory("ds-1", {}.get), 1
+    for number, (rise, append, back) in enumerate(steps):
+        height += rise
+        over = tuple(sorted({named(number - distance) for distance in back if distance}))
+        history.add((height, named(number)), Version(named(-1), None, append, over))
+    numbers = st.integers(0, len(steps) - 1)
+    one, other = data.draw(st.lists(numbers, min_size=2, max_size=2, unique=True))
+    one, other = named(one), named(other)
+    lineage = {event_id: history._lineage(event_id) for event_id in (one, other)}
+    assert history._beyond(one, other) == lineage[one] - lineage[other]
+    roots = [history._roots_among(history._reached(event_id)) for event_id in (one, other)]
+    assert history._have_one_root(one, other) == (roots[0] == roots[1])
+
+
+def test_concurrent_appends_to_a_long_history_cost_what_is_new(monkeypatch):
+    history, last = VersionHistory("ds-1", lambda cid: Manifest("ds-1", "parquet", b"", (), ())), ()
+    for number in range(3000):
+        history.add((number, named(number)), Version(named(-1), None, True, last, f"p{number}"))
+        last = (named(number),)
+    for number in range(3000, 3010):
+        history.add((3000, named(number)), Version(named(-1), None, True, last, f"p{number}"))
+    asked = []
+    find = VersionHistory._version
+    monkeypatch.setattr(VersionHistory, "_version", lambda *args: asked.append(args) or find(*args))
+    monkeypatch.setattr(VersionHistory, "_find", lambda *args: asked.append(args) or find(*args))
+    assert history.fold().siblings == ()
+    assert len(asked) < 300
