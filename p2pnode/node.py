@@ -505,7 +505,9 @@ class Node:
             addresses=self.addresses,
             connected=self.connected(),
             members=[(m, self._health.state_of(m.peer_id)) for m in self._metadata.catalog.members()],
-            placed=[self._datasets.placed(record) for record in self._datasets.all() if record.manifest],
+            placed=[
+                self._datasets.placed(record, self._told(record)) for record in self._datasets.all() if record.manifest
+            ],
             fence=self._runner.fence,
             disk_usage=sample.disk_usage,
             loop_lag_ms=self._vitals.lag_s * 1000,

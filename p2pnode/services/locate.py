@@ -53,9 +53,14 @@ class Locator:
         self._storing = storing
         self._alive = alive
 
+    def told(self, cid: bytes) -> list[str]:
+        """Live peers that said they hold the shard, and this node if it does; nobody is asked."""
+        told = [peer for peer in self._holdings.holders_of(cid) if peer != self._me and self._alive(peer)]
+        return [self._me, *told] if self._mine(cid) else told
+
     def candidates(self, cid: bytes) -> list[str]:
         """Live peers worth asking for a shard, best first; nobody is asked for it."""
-        told = self._told(cid)
+        told = self.told(cid)
         if told:
             return told
         storing = self._storing()
@@ -64,7 +69,7 @@ class Locator:
 
     async def holders(self, cids: Sequence[bytes]) -> dict[bytes, list[str]]:
         """Live peers that say they hold each shard; those that nobody told of are asked for."""
-        found = {cid: self._told(cid) for cid in cids}
+        found = {cid: self.told(cid) for cid in cids}
         silent = [cid for cid, peers in found.items() if not peers]
         if silent:
             found.update(await self.ask_everyone(silent))
@@ -103,7 +108,3 @@ class Locator:
         async with together() as nursery:
             for peer_id in peer_ids:
                 nursery.start_soon(one, peer_id)
-
-    def _told(self, cid: bytes) -> list[str]:
-        told = [peer for peer in self._holdings.holders_of(cid) if peer != self._me and self._alive(peer)]
-        return [self._me, *told] if self._mine(cid) else told

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import trio
 
+from p2pnode.core.holdings import LIFE_S
 from simulations.world.loop import Stillness, run_virtual
 from simulations.world.world import World, open_world
 
@@ -97,3 +99,19 @@ def test_a_world_in_which_nothing_can_happen_any_more_says_so() -> None:
 
     with pytest.raises(Stillness):
         run_virtual(story, seed=1)
+
+
+async def lone_holder(seed: int) -> dict[str, object]:
+    async with open_world(seed) as world:
+        host = world.add("n0")
+        await host.start()
+        node = host.node
+        assert node is not None
+        await node.publish("trips", pa.table({"id": [1, 2, 3]}), create=True, replicas=1)
+        await trio.sleep(LIFE_S + 60)
+        return next(found for found in await node.doctor() if found["check"] == "replicas")
+
+
+def test_a_node_does_not_forget_what_it_holds_itself() -> None:
+    found = run_virtual(lone_holder, 1, seed=1)
+    assert found["ok"], found
