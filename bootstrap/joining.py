@@ -60,6 +60,16 @@ class Joining:
             if address not in target.addresses:
                 target.addresses = (*target.addresses, address)
 
+    def is_bootstrap(self, peer_id: str) -> bool:
+        """Whether the user named that peer."""
+        target = self._targets.get(peer_id)
+        return target is not None and target.is_bootstrap
+
+    def is_dialing(self, peer_id: str) -> bool:
+        """Whether a dial to that peer is under way."""
+        target = self._targets.get(peer_id)
+        return target is not None and target.dialing
+
     def next_dials(self, now: float) -> list[Dial]:
         """The dials that are due; each counts as under way until `failed` or `connected` is told."""
         due: list[Dial] = []

@@ -57,18 +57,19 @@ class JoiningService:
         self.settled = trio.Event()
         #: Why the swarm will not have this node; None as long as it may.
         self.refusal: GenesisMismatch | NodeIdTaken | None = None
-        #: Peers that came to us while we were still waiting for anybody.
-        self._came: list[str] = []
+        #: Peers that came to us while we are still waiting for anybody, as long as they are connected.
+        self._came: dict[str, None] = {}
         #: Why the last attempt failed, for the message of whoever waits.
         self.last_failure = ""
 
     def connection_changed(self, peer_id: str, connected: bool) -> None:
         """Told by the transport when a peer's first connection appears or its last one goes."""
         if connected:
+            if not self.settled.is_set() and not self._plan.is_dialing(peer_id):
+                self._came[peer_id] = None
             self._plan.connected(peer_id)
-            if not self.settled.is_set():
-                self._came.append(peer_id)
         else:
+            self._came.pop(peer_id, None)
             self._plan.lost(peer_id, self._env.clock.now())
         self._wake.set()
 
@@ -86,10 +87,16 @@ class JoiningService:
                     await self._wake.wait()
 
     def _returned(self) -> list[Dial]:
-        """Members that found us before we found them. Strangers are not greeted: a newcomer would take their swarm."""
-        came, self._came = self._came, []
-        members = set(self._wanted())
-        return [Dial(peer_id) for peer_id in came if peer_id in members]
+        """Bootstrap peers and members that came to us before we reached them, and those who came and turn out to be
+        members now. Strangers are not greeted: a newcomer would take their swarm.
+        """
+        if self.settled.is_set():
+            self._came.clear()
+        members = set(self._wanted()) if self._came else set[str]()
+        known = [peer_id for peer_id in self._came if peer_id in members or self._plan.is_bootstrap(peer_id)]
+        for peer_id in known:
+            del self._came[peer_id]
+        return [Dial(peer_id) for peer_id in known]
 
     async def _dial(self, dial: Dial) -> None:
         try:

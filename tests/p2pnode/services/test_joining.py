@@ -94,6 +94,43 @@ async def test_a_refusal_is_final_and_says_why(autojump_clock: trio.testing.Mock
         nursery.cancel_scope.cancel()
 
 
+async def test_a_bootstrap_peer_that_could_not_answer_and_comes_back_by_itself_is_greeted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    swarm = Swarm(up=[HUB], refusing=Busy("its disk fails"))
+    joining = swarm.service(HUB_ADDRESS)
+    swarm.on_connect = joining.connection_changed
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(joining.run)
+        await trio.sleep(0.01)
+        assert "its disk fails" in joining.last_failure
+        joining.connection_changed(HUB, False)
+        swarm.refusing = None
+        swarm.up.clear()  # we cannot reach it, but it reaches us
+        joining.connection_changed(HUB, True)
+        swarm.up.add(HUB)
+        await joining.settled.wait()
+        assert swarm.greeted == [HUB]
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_came_as_a_stranger_and_turns_out_to_be_a_member_is_greeted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    swarm = Swarm(up=[OTHER])
+    joining = swarm.service(HUB_ADDRESS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(joining.run)
+        joining.connection_changed(OTHER, True)
+        await trio.sleep(30)
+        assert swarm.greeted == []
+        swarm.members = [OTHER]  # somebody's push brought the catalog meanwhile
+        with trio.fail_after(30):
+            await joining.settled.wait()
+        assert swarm.greeted == [OTHER]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_member_that_comes_to_us_first_ends_the_waiting(autojump_clock: trio.testing.MockClock) -> None:
     swarm = Swarm(up=[OTHER])
     swarm.members = [OTHER]
