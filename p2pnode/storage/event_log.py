@@ -303,13 +303,33 @@ class EventLog:
             # SQLITE_ERROR: it does not understand a statement of ours, so it is the schema that has changed on disk.
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
                 self._failed = f"The event log {self._path} is damaged: {error}."
+                self._remember_damage()
                 raise IntegrityError(self._failed, advice=self.advice) from error
             self._failed = f"The event log {self._path} cannot be used: {error}."
             raise StorageFailed(self._failed) from error
 
+    @property
+    def _damage_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.damaged")
+
+    def _remember_damage(self) -> None:
+        """For the next start: a page that only a write needs reads as sound until then, and would end every life."""
+        disk = self._env.disk
+        try:
+            with disk.open(self._damage_path, "wb") as file:
+                disk.sync(file)
+            disk.sync_dir(self._path.parent)
+        except OSError as error:
+            log.warning("damage_not_remembered", why=str(error))
+
     def _open(self) -> None:
-        self._writer = self._env.disk.database(self._path)
-        self._reader = self._env.disk.database(self._path)
+        disk = self._env.disk
+        if disk.size(self._damage_path) is not None:
+            if disk.size(self._path) is not None:
+                raise IntegrityError(f"The event log {self._path} was found damaged in use.", advice=self.advice)
+            disk.unlink(self._damage_path)  # somebody moved the log away, as advised
+        self._writer = disk.database(self._path)
+        self._reader = disk.database(self._path)
         for connection in (self._writer, self._reader):
             connection.text_factory = bytes  # one flipped bit makes text of bytes: they are judged by their seal
         self._writer.executescript(_TABLES)
@@ -336,6 +356,7 @@ class EventLog:
                 if disk.size(file) is not None:
                     disk.rename(file, aside.with_name(aside.name + suffix))
             disk.unlink(self._checkpoint_path)
+            disk.unlink(self._damage_path)
             disk.sync_dir(self._path.parent)
         except OSError as error:
             raise StorageFailed(f"{self._path} cannot be moved aside: {error}.") from error

@@ -337,6 +337,45 @@ async def test_a_schema_with_a_flipped_bit_is_damage_like_any_other(path):
 
 
 @pytest.mark.trio
+async def test_damage_that_only_a_write_meets_is_remembered_for_the_next_start(path):
+    log = await EventLog.open(Env(), path)
+    await log.append([event(n) for n in range(200)])
+    await log.close()
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode=DELETE")
+    (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_events_1'").fetchone()
+    database.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 8)
+    log = await EventLog.open(Env(), path)
+    assert len([*log.events()]) == 200, "whoever only reads sees nothing of it"
+    with pytest.raises((IntegrityError, StorageFailed), match="malformed"):
+        await log.append([event(200)])
+    await log.close()
+    with pytest.raises(IntegrityError, match="found damaged"):
+        await EventLog.open(Env(), path)
+    log = await EventLog.open(Env(), path, anew=True)
+    await log.begin(event(0))
+    await log.close()
+    again = await EventLog.open(Env(), path)
+    assert [*again.events()] == [event(0)]
+    await again.close()
+
+
+@pytest.mark.trio
+async def test_a_log_that_was_moved_away_as_advised_is_forgiven(path):
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(IntegrityError):
+        await EventLog.open(Env(), path)
+    path.rename(path.with_name("elsewhere"))
+    log = await EventLog.open(Env(), path)
+    assert log.genesis is None
+    await log.close()
+    await (await EventLog.open(Env(), path)).close()
+
+
+@pytest.mark.trio
 async def test_a_truncated_database_is_damage(path):
     log = await EventLog.open(Env(), path)
     await log.append([event(n) for n in range(200)])
