@@ -245,13 +245,12 @@ def within_bounds(name: str, sizes: Mapping[str, tuple[int, int]]) -> list[Viola
 
 
 def still(before: Sequence[View], after: Sequence[View], facts: Mapping[bytes, Fact]) -> list[Violation]:
-    """While nobody writes nothing is written."""
+    """While nobody writes nothing is written, but for one protest of each member that had waited for its time."""
     old = frozenset[bytes]().union(*(view.events for view in before))
-    new = frozenset[bytes]().union(*(view.events for view in after)) - old
-    if not new:
-        return []
-    kinds = Counter(facts[event].kind for event in sorted(new))
-    return [Violation("restless", f"{dict(kinds)} were written while nobody asked for anything")]
+    new = [facts[event] for event in sorted(frozenset[bytes]().union(*(view.events for view in after)) - old)]
+    protests = {fact.author: fact.id for fact in new if fact.kind == "up"}
+    kinds = Counter(fact.kind for fact in new if protests.get(fact.author) != fact.id)
+    return [Violation("restless", f"{dict(kinds)} were written while nobody asked for anything")] if kinds else []
 
 
 def strong_enough(writes: int, wanted: int, partitions: int, losses: int) -> list[Violation]:

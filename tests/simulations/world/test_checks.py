@@ -152,6 +152,11 @@ def test_stillness() -> None:
     assert checks.still([WHOLE], [WHOLE], FACTS) == []
     (found,) = checks.still([earlier], [earlier, WHOLE], FACTS)
     assert "define" in found.text
+    # One protest a member may have had to wait for its time; a second one is a quarrel.
+    ups = {bytes([n]) * 4: Fact(bytes([n]) * 4, "p2", "up", "p2", (D,)) for n in (5, 6)}
+    once, twice = (replace(WHOLE, events=WHOLE.events | set(list(ups)[:count])) for count in (1, 2))
+    assert checks.still([WHOLE], [once], FACTS | ups) == []
+    assert kinds(checks.still([WHOLE], [twice], FACTS | ups)) == ["restless"]
 
 
 def test_a_quiet_run_does_not_count() -> None:
