@@ -497,6 +497,11 @@ class Node:
         """Every member's, the dead ones' included, by node id."""
         return await self._health.all_statuses()
 
+    def _told(self, record: DatasetRecord) -> dict[bytes, list[str]]:
+        """Who holds which shard of it, as far as is known here; this node's own are looked up."""
+        shards = record.manifest.shards if record.manifest else ()
+        return {shard.cid: self._locator.told(shard.cid) for shard in shards}
+
     async def doctor(self) -> list[dict[str, Any]]:
         """What is wrong and what to do about it."""
         sample = self._vitals.latest
