@@ -31,6 +31,13 @@ from simulations.world.plan import cast
 
 #: Datasets that the deeds are about: few, so that they meet, and concurrent writes with them.
 DATASETS = 12
+#: In each storm so many further datasets are written together: defined, given a version, and then appended to by two
+#: hosts at one moment, so that there are unions. It is begun early, while no host is behind with its deeds.
+MEETINGS = 2
+MEETING_BEGINS_S = 0.5
+MEETING_STEP_S = 0.6
+#: Their deeds are numbered from here on.
+MEETING_NUMBERS = 3_000_000
 #: Rows of a published table and of one of its shards: some tables are one shard, some are several.
 ROWS_MAX = 30
 SHARD_ROWS = 12
@@ -72,7 +79,8 @@ def deeds(options: WorldOptions) -> tuple[Deed, ...]:
     rng = stream(options.seed, "deeds")
     honest = cast(options).honest
     writers = [host for host in honest if options.roles[host].defines]
-    each = -(-options.writes // options.rounds)
+    meetings = _meetings(options, writers)
+    each = -(-(options.writes - len(meetings)) // options.rounds)
     planned: list[Deed] = []
     for number in range(options.rounds):
         times = sorted(rng.uniform(0, options.storm_s) for _ in range(each))
@@ -81,7 +89,26 @@ def deeds(options: WorldOptions) -> tuple[Deed, ...]:
             host = rng.choice(honest if kind == "up" else writers)
             deed = Deed(len(planned) + 1, kind, number, at_s, host, rng.randrange(DATASETS), rng.randint(1, ROWS_MAX))
             planned.append(deed)
-    return tuple(planned)
+    return (*planned, *meetings)
+
+
+def _meetings(options: WorldOptions, writers: Sequence[int]) -> list[Deed]:
+    """Two hosts append to one version at once, wherever the two then are."""
+    rng = stream(options.seed, "meetings")
+    planned: list[Deed] = []
+    for number in range(options.rounds if len(writers) > 1 else 0):
+        for meeting in range(MEETINGS):
+            one, other = rng.sample(writers, 2)
+            at_s, dataset = rng.uniform(0, MEETING_BEGINS_S), DATASETS + number * MEETINGS + meeting
+            first = MEETING_NUMBERS + len(planned)
+            # A version with an even number of rows appends, one with an odd number takes the place of what was.
+            planned += [
+                Deed(first, "define", number, at_s, one, dataset),
+                Deed(first + 1, "version", number, at_s + MEETING_STEP_S, one, dataset, 1),
+                Deed(first + 2, "version", number, at_s + 2 * MEETING_STEP_S, one, dataset, 2),
+                Deed(first + 3, "version", number, at_s + 2 * MEETING_STEP_S, other, dataset, 2),
+            ]
+    return planned
 
 
 def _kind(chance: float, among: float, options: WorldOptions) -> Kind:
@@ -252,9 +279,7 @@ async def _record_version(node: Node, deed: Deed) -> None:
     shard = ShardEntry(make_cid(RAW, BLAKE3, digest), deed.rows, 100 * deed.rows)
     old = record.manifest.shards if append and record.manifest else ()
     block = records.encode_manifest(Manifest(record.dataset_id, "parquet", b"", (), (*old, shard), base=record.version))
-    version = records.Version(
-        record_cid(block), record.version, append, catalog.tips(record.dataset_id), deed.mark
-    )
+    version = records.Version(record_cid(block), record.version, append, catalog.tips(record.dataset_id), deed.mark)
     await metadata_of(node).author(records.VERSION, record.dataset_id, records.version_body(version), blocks=(block,))
 
 
