@@ -55,7 +55,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME…]",
-            help="connect, request, transfer, publish, count, idle, clock; by default all. clock_million only by name.",
+            help="connect, request, transfer, publish, count, idle, clock (the merkle clock, some minutes); by default "
+            "all. clock_million (opening a log of a million events) only by name.",
         ),
     ] = None,
 ) -> None:

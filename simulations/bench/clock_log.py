@@ -173,7 +173,7 @@ async def opening(folder: Path, count: int) -> list[Figure]:
     return [
         at_most(name, spent_s, "s", replay_s, "replaying all of it", value_max=OPEN_MAX_S),
         stated("  by the wall clock", wall, "s", spent_s, "its processor time"),
-        stated("  clock's memory", index_bytes, "bytes/event", (left / "long").stat().st_size / count, "on disk"),
+        stated("  clock's memory", index_bytes, "B/event", (left / "long").stat().st_size / count, "on disk"),
     ]
 
 
