@@ -25,7 +25,7 @@ from protocols.query import QUERY
 from protocols.shard_transfer import SHARD_TRANSFER
 
 ROOT = Path(__file__).parent.parent
-#: What runs in a node or makes the world that it runs in. The rest of `simulations` stands outside, by the wall's clock.
+#: What runs in a node or makes the world that it runs in. The rest of `simulations` stands outside, by the wall clock.
 PACKAGES = ("protocols", "bootstrap", "p2pnode", "simulations/world")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 #: Simulations start and measure real nodes from outside, with the world's own clock; their modules are as plain.
