@@ -23,6 +23,8 @@ from p2pnode.core.cid import CID_BYTES, BadContentId
 LIFE_S = 600.0
 
 DIGEST_BYTES = 32
+#: The digest of no shards at all.
+NOTHING = bytes(DIGEST_BYTES)
 _MODULUS = 1 << (8 * DIGEST_BYTES)
 
 
@@ -92,9 +94,12 @@ class Holdings:
     def confirm(self, peer_id: str, digest: bytes, now: float) -> bool:
         """A ping carried `digest`: whether it is what we have; if not, its list must be asked for."""
         claim = self._claims.get(peer_id)
-        if claim is None or self.digest(peer_id) != digest:
+        if digest == NOTHING and (claim is None or claim.cids):
+            self.update(peer_id, (), now)  # a list that is known without asking
+        elif claim is None or self.digest(peer_id) != digest:
             return False
-        claim.heard = now
+        else:
+            claim.heard = now
         return True
 
     def forget(self, peer_id: str) -> None:

@@ -51,9 +51,16 @@ class AgainstADictionary(RuleBasedStateMachine):
     def confirm(self, peer: str, right: bool) -> None:
         digest = holdings_digest(self.model[peer]) if right else bytes(31) + b"\x07"
         known = self.table.confirm(peer, digest, self.now)
-        assert known == (right and peer in self.heard)
+        nothing = not self.model[peer]  # of which no list needs to be asked for
+        assert known == (right and (nothing or peer in self.heard))
         if known:
             self.heard[peer] = self.now
+
+    @rule(peer=peers)
+    def hold_nothing(self, peer: str) -> None:
+        assert self.table.confirm(peer, holdings_digest(()), self.now)
+        self.model[peer] = set()
+        self.heard[peer] = self.now
 
     @rule(step=st.sampled_from([1.0, LIFE_S / 2, LIFE_S + 1]))
     def time_passes(self, step: float) -> None:
