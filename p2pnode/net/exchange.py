@@ -16,7 +16,7 @@ import trio
 from p2pnode import errors
 from p2pnode.env.net import RawStream, StreamBroken
 from protocols.errors import TRUNCATED, LocalProtocolError, RemoteProtocolError
-from protocols.machine import Closed, Link, NeedData, Payload, PayloadEnd, Received, Side, UnknownVerb
+from protocols.machine import Closed, Event, Link, NeedData, Payload, PayloadEnd, Received, Side, UnknownVerb
 from protocols.message import Error, Message, ProtocolSpec
 
 M = TypeVar("M", bound=Message)
@@ -147,10 +147,12 @@ class Exchange:
     async def payload(self) -> AsyncIterator[memoryview]:
         """The payload of the message received last, in pieces as they come. Raises PeerLost."""
         while self._unread:
-            with trio.move_on_after(PAYLOAD_STALL_S) as bound:
-                event = await self._next()
-            if bound.cancelled_caught:
-                raise errors.PeerLost(f"{self.peer_id} sent nothing for {PAYLOAD_STALL_S:g} s")
+            event = self._at_hand()
+            if isinstance(event, NeedData):  # only a wait needs a bound, and most of a payload comes with its message
+                with trio.move_on_after(PAYLOAD_STALL_S) as bound:
+                    event = await self._next()
+                if bound.cancelled_caught:
+                    raise errors.PeerLost(f"{self.peer_id} sent nothing for {PAYLOAD_STALL_S:g} s")
             if isinstance(event, Payload):
                 yield event.data
 
@@ -172,12 +174,17 @@ class Exchange:
         await self._stream.reset()
 
     async def _next(self) -> Received | UnknownVerb | Payload | PayloadEnd | Closed:
-        link = self._link
+        while isinstance(event := self._at_hand(), NeedData):
+            try:
+                self._link.receive_data(await self._stream.read(READ_BYTES))
+            except StreamBroken as error:
+                raise errors.PeerLost(str(error)) from error
+        return event
+
+    def _at_hand(self) -> Event:
+        """What the bytes read so far mean."""
         try:
-            while isinstance(event := link.next_event(), NeedData):
-                link.receive_data(await self._stream.read(READ_BYTES))
-        except StreamBroken as error:
-            raise errors.PeerLost(str(error)) from error
+            event = self._link.next_event()
         except RemoteProtocolError as error:
             # To a caller a peer that talks nonsense is as lost as one that died; the former is blamed for it.
             self.nonsense = "" if error.code == TRUNCATED else error.code
