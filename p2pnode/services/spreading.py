@@ -113,7 +113,8 @@ class Spreader:
             await trio.sleep(min(busy.retry_after_s, BUSY_S_MAX))
         finally:
             self._sending.discard(peer_id)
-            self._wake.set()
+            if peer_id in self._outboxes:  # it filled again while we waited: else there is nothing to be woken for
+                self._wake.set()
 
 
 class Rumours:

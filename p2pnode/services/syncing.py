@@ -43,6 +43,8 @@ ANSWER_S = 10.0
 SYNC_S = 300.0
 #: Events read from the disk at once to be sent: at most 17 MB, mostly some 100 kB.
 SERVED_EVENTS = 256
+#: Events in so many bytes are checked where they come: two of the usual size cost what handing them to a thread does.
+CHECKED_HERE_BYTES = 2048
 #: Events pushed back to a peer that lacks them. One that is further behind fetches them itself, from several at once;
 #: otherwise everybody who tells it something new would push all of history.
 PUSHED_BACK_MAX = 8192
@@ -429,6 +431,8 @@ class Syncer:
         pause_s = self._peers.blame.pause_s(peer_id)
         if pause_s:
             raise Busy("Too much of what this peer sent was refused.", retry_after_s=pause_s)
+        if sum(map(len, wires)) <= CHECKED_HERE_BYTES:
+            return await self._admit(self._ledger.check(wires), peer_id)
         return await self._admit(await self._env.executor.run(self._ledger.check, wires), peer_id)
 
     async def _admit(self, checked: Checked, peer_id: str) -> Taken:
