@@ -15,7 +15,7 @@ from p2pnode.services import replay, spreading, syncing
 
 #: (module, name, its value in a narrow world)
 BOUNDS = (
-    (replay, "TAIL_EVENTS", 16),
+    (replay, "TAIL_EVENTS", 32),
     (syncing, "FAR_EVENTS", 40),
     (syncing, "PUSHED_BACK_MAX", 40),
     (bands, "BAND_EVENTS", 16),

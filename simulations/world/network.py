@@ -13,7 +13,7 @@ Peer ids are proved: a transport answers for the identity it was opened with, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -111,7 +111,7 @@ class SimNetwork:
         for pair in ((source, target), (target, source))[: 2 if both else 1]:
             if self._blocked.pop(pair, None) is not None:
                 self.trace.note("unblocked", *pair)
-        self._resume()
+        self._resume({source, target})
 
     def partition(self, groups: Sequence[Sequence[str]]) -> None:
         """Nothing passes between the groups; a machine in none of them keeps its links."""
@@ -161,7 +161,7 @@ class SimNetwork:
         """A machine of that name is there from now on."""
         self._machines[machine.name] = machine
         self.trace.note("opens", machine.name, machine.peer_id)
-        self._resume()
+        self._resume({machine.name})
 
     def transport_at(self, address: str) -> SimTransport | None:
         """Who listens there now, dead or alive."""
@@ -228,11 +228,11 @@ class SimNetwork:
         if since is not None and self._blocked.get((end.far, end.near)) == since:
             end.break_("nothing is acknowledged")
 
-    def _resume(self) -> None:
-        """Ways have opened: what waits is sent again when its retransmission is due."""
+    def _resume(self, between: Collection[str] | None = None) -> None:
+        """Ways have opened, to or between these: what waits is sent again when its retransmission is due."""
         now = self.clock.current_time()
         for pipe in list(self._stalled):
-            if pipe.source.passes():
+            if (between is None or pipe.source.far in between) and pipe.source.passes():
                 del self._stalled[pipe]
                 self.clock.at(_next_try(pipe.stalled_at, now), pipe.resume)
 
