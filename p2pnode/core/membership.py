@@ -40,8 +40,9 @@ class State(StrEnum):
     LEFT = "left"
 
 
-_THERE = (State.ALIVE, State.SUSPECT)
-_ABSENT = (State.DEAD, State.LEFT)
+#: The states in which a member may answer, and those in which nothing is expected of it.
+THERE = (State.ALIVE, State.SUSPECT)
+ABSENT = (State.DEAD, State.LEFT)
 
 
 class Evidence(IntEnum):
@@ -278,7 +279,7 @@ class Detector:
             return self._take()
         probe.gone = gone
         standing = self._members[probe.peer_id]
-        hopeless = standing.state in _ABSENT and not standing.vouched
+        hopeless = standing.state in ABSENT and not standing.vouched
         standing.vouched = False
         if probe.stalls == self._senses.stalls and not hopeless:
             others = [
@@ -328,7 +329,7 @@ class Detector:
         """The last connection to that peer fell: a hint, not a verdict. Ask at once."""
         self._senses.wake(now)
         self._linked.discard(peer_id)
-        if self.state_of(peer_id) in _THERE:
+        if self.state_of(peer_id) in THERE:
             self._hint(peer_id)
         return self._take()
 
@@ -357,7 +358,7 @@ class Detector:
     def _ask_next(self) -> None:
         """The round robin: every member once a round, in an order that changes with each round."""
         if self._ill and self._rng.random() * DEAD_EVERY < 1:
-            dead = [who for who, standing in self._ill.items() if standing.state in _ABSENT]
+            dead = [who for who, standing in self._ill.items() if standing.state in ABSENT]
             if dead:
                 self._ask(self._rng.choice(dead))
         for _ in range(len(self._members) + 1):
@@ -367,7 +368,7 @@ class Detector:
             if not self._order:
                 return
             peer_id = self._order.pop()
-            if self._members[peer_id].state not in _ABSENT:
+            if self._members[peer_id].state not in ABSENT:
                 self._ask(peer_id)
                 return
 
@@ -394,7 +395,7 @@ class Detector:
         standing = self._members[peer_id]
         if peer_id in self._asking or len(self._probes) >= PROBES_MAX:
             return
-        if standing.state in _ABSENT and self._absent_under_way() >= PROBES_OF_DEAD_MAX:
+        if standing.state in ABSENT and self._absent_under_way() >= PROBES_OF_DEAD_MAX:
             return
         standing.asked_at = self._senses.awake
         if standing.state is State.SUSPECT:
@@ -409,7 +410,7 @@ class Detector:
         self._commands.append(SendPing(self._tickets, peer_id, periods * self._probe_s * self.stretch))
 
     def _absent_under_way(self) -> int:
-        return sum(self._members[who].state in _ABSENT for who in self._asking)
+        return sum(self._members[who].state in ABSENT for who in self._asking)
 
     def _end(self, ticket: int) -> _Probe | None:
         probe = self._probes.pop(ticket, None)
@@ -428,7 +429,7 @@ class Detector:
             if standing.state is not State.ALIVE and probe.reached >= min(VOUCHERS, probe.asked):
                 self._believe(probe.peer_id, State.ALIVE)
             return
-        if standing.state in _ABSENT:
+        if standing.state in ABSENT:
             if standing.again:
                 standing.again -= 1
                 self._hurry(probe.peer_id, self._senses.awake + self._probe_s)
@@ -502,11 +503,11 @@ class Detector:
         if standing is None:
             return False
         match claim.state:
-            case State.ALIVE if standing.state in _ABSENT:
+            case State.ALIVE if standing.state in ABSENT:
                 if self._senses.awake < standing.asked_at + self._probe_s:
                     return False
                 standing.vouched = True
-            case State.SUSPECT | State.DEAD | State.LEFT if standing.state in _THERE:
+            case State.SUSPECT | State.DEAD | State.LEFT if standing.state in THERE:
                 fresh = self._senses.awake < standing.met_at + FRESH_PERIODS * self._probe_s
                 if (fresh and standing.state is State.ALIVE) or claim.incarnation < standing.incarnation:
                     return False
@@ -540,7 +541,7 @@ class Detector:
         """Ping some members now: every ping carries this node's standing."""
         state = State.LEFT if self._left else State.ALIVE
         self._gossip.spread(Claim(self.me, state, self._incarnation))
-        self._tell(ANNOUNCE_MAX, _THERE)
+        self._tell(ANNOUNCE_MAX, THERE)
 
     def _tell(self, count: int, states: tuple[State, ...]) -> None:
         """Ping some members in these states now, so that they hear the news."""
@@ -596,7 +597,7 @@ class Detector:
         if self._urgent and len(self._probes) < PROBES_MAX:
             full = self._absent_under_way() >= PROBES_OF_DEAD_MAX
             for peer_id, standing in self._urgent.items():
-                if peer_id not in self._asking and not (full and standing.state in _ABSENT):
+                if peer_id not in self._asking and not (full and standing.state in ABSENT):
                     due = min(due, standing.ask_at)
         for standing in self._ill.values():
             if standing.state is State.SUSPECT:

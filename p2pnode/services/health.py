@@ -15,7 +15,7 @@ import trio
 
 from p2pnode.core.cid import BadContentId
 from p2pnode.core.holdings import Holdings, pack_holdings, unpack_holdings
-from p2pnode.core.membership import Changed, Command, Detector, SendPing, SendRelay, State
+from p2pnode.core.membership import ABSENT, THERE, Changed, Command, Detector, SendPing, SendRelay, State
 from p2pnode.core.model import Member
 from p2pnode.core.settings import Settings
 from p2pnode.env import Env
@@ -119,9 +119,9 @@ class HealthService:
         """Return as soon as that member dies or goes. One that is taken for dead already, and yet spoke, has to be
         alive again before.
         """
-        while self.state_of(peer_id) in (State.DEAD, State.LEFT):
+        while self.state_of(peer_id) in ABSENT:
             await self._changed.wait()
-        while self.state_of(peer_id) in (State.ALIVE, State.SUSPECT):
+        while self.state_of(peer_id) in THERE:
             await self._changed.wait()
 
     async def until_doubtful(self, peer_id: str) -> None:
@@ -134,7 +134,7 @@ class HealthService:
         if peer_id == self._detector.me:
             return self._document(self._status())
         state = self.state_of(peer_id)
-        if state in (State.ALIVE, State.SUSPECT):
+        if state in THERE:
             try:
                 answer, _ = await self._peers.ask(peer_id, words.HEALTH, words.AskStatus(), timeout_s=STATUS_TIMEOUT_S)
             except P2PNodeError:
@@ -217,7 +217,7 @@ class HealthService:
                 case SendRelay():
                     self._nursery.start_soon(self._send_relay, command)
                 case Changed():
-                    if command.state in (State.DEAD, State.LEFT):
+                    if command.state in ABSENT:
                         self._holdings.forget(command.peer_id)
                     self._changed.set()
                     self._changed = trio.Event()

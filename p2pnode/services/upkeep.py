@@ -17,7 +17,7 @@ import trio
 
 from p2pnode.core import records
 from p2pnode.core.event import Event
-from p2pnode.core.membership import State
+from p2pnode.core.membership import ABSENT
 from p2pnode.core.merging import HEADS_MAX, Merging
 from p2pnode.core.witness import Protest, Swarm, Witness
 from p2pnode.errors import P2PNodeError
@@ -34,7 +34,6 @@ MERGES_MAX = 64
 #: Forks of one author that are shown round; what it says counts for nothing from the first one on.
 EXPOSED_MAX = 16
 
-_ABSENT = (State.DEAD, State.LEFT)
 #: Kinds of events that change who is present, and so what a look finds.
 _ABOUT_MEMBERS = frozenset((records.UP, records.LEAVE, records.DOWN, records.READMIT))
 
@@ -127,7 +126,7 @@ class Upkeep:
         return due
 
     def _is_absent(self, peer_id: str) -> bool:
-        return self._health.state_of(peer_id) in _ABSENT
+        return self._health.state_of(peer_id) in ABSENT
 
     # -- the clock -------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from p2pnode.core import records
 from p2pnode.core.event import Event
-from p2pnode.core.membership import State
+from p2pnode.core.membership import ABSENT, State
 from p2pnode.errors import StorageFailed
 from p2pnode.node import Node
 from simulations.world import checks
@@ -112,7 +112,7 @@ class Watch:
         def heard(events: Sequence[Event]) -> None:
             accused = {e.object_id for e in events if e.kind == records.DOWN and e.session == session}
             members = accused.union(member.peer_id for member in ledger_of(node).catalog.present())
-            gone = sum(peer != node.peer_id and state_of(node, peer) in (State.DEAD, State.LEFT) for peer in members)
+            gone = sum(peer != node.peer_id and state_of(node, peer) in ABSENT for peer in members)
             if host.name not in self._slow:
                 self._report_all(checks.minority_is_silent(host.name, len(members) - gone, len(members), len(accused)))
             self._witnessed(host.name, node, {e.object_id for e in events if e.kind == records.DOWN})
