@@ -25,7 +25,7 @@ from bootstrap.joining import Joining
 from p2pnode.core.cid import parse_cid
 from p2pnode.core.collection import Collection
 from p2pnode.core.holdings import Holdings
-from p2pnode.core.membership import RELAYS, Detector, State
+from p2pnode.core.membership import ABSENT, RELAYS, THERE, Detector, State
 from p2pnode.core.model import DatasetRecord, Member, NodeRole
 from p2pnode.core.records import read_readmit
 from p2pnode.core.settings import Settings
@@ -342,11 +342,11 @@ class Node:
 
     def _notice(self, peer_id: str, was: State, state: State) -> None:
         """Somebody's health is another: who came back may know what we do not."""
-        if was in (State.DEAD, State.LEFT) and state is State.ALIVE:
+        if was in ABSENT and state is State.ALIVE:
             self._metadata.returned(peer_id)
 
     def _is_alive(self, peer_id: str) -> bool:
-        return self._health.state_of(peer_id) in (State.ALIVE, State.SUSPECT)
+        return self._health.state_of(peer_id) in THERE
 
     # -- what it is ------------------------------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ and can be tested with views made by hand. Each compares against something compu
 production: heads from the events' own references, witnesses counted one by one, copies counted on disks.
 
 Promises: nodes with the same events agree on heads, state and owners, and the order
-of arrival does not show; what was acknowledged is on enough disks and stays; buffers keep their bounds; whoever speaks
-with two tongues is exposed; when the storm is over everybody knows the same and sees who is there, in time; and what
+of arrival does not show; what was acknowledged is on enough disks and stays; buffers keep their bounds; whoever signs
+two events in one place is exposed; when the storm is over everybody knows the same and sees who is there, in time; and what
 nobody writes does not grow.
 """
 
@@ -219,7 +219,7 @@ def downs_are_witnessed(view: View, facts: Mapping[bytes, Fact], members: int) -
 
 
 def exposed(views: Sequence[View], equivocators: frozenset[str], hostile: frozenset[str]) -> list[Violation]:
-    """Proof against everybody who was heard with two tongues is everywhere, and against no honest one anywhere."""
+    """Proof against everybody whose fork was heard is everywhere, and against no honest one anywhere."""
     found: list[Violation] = []
     for view in views:
         unproven, wronged = sorted(equivocators - view.exposed), sorted(view.exposed - hostile)

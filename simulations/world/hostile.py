@@ -59,7 +59,7 @@ class Liar:
     def __init__(self, node: Node, rng: Rng) -> None:
         self._node = node
         self._rng = rng
-        #: Both tongues were heard and kept, so proof exists.
+        #: Both branches were heard and kept, so proof exists.
         self.equivocated = False
 
     async def tell(self, lie: str, victims: Sequence[str], for_s: float) -> None:
