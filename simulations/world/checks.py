@@ -4,10 +4,9 @@ A view is what one honest node knows at one moment, copied out of it (`views`); 
 and can be tested with views made by hand. Each compares against something computed here in another way than in
 production: heads from the events' own references, witnesses counted one by one, copies counted on disks.
 
-Promises: nodes with the same events agree on heads, state and owners, and the order
-of arrival does not show; what was acknowledged is on enough disks and stays; buffers keep their bounds; whoever signs
-two events in one place is exposed; when the storm is over everybody knows the same and sees who is there, in time; and what
-nobody writes does not grow.
+Promises: nodes with the same events agree on heads, state and owners, and the order of arrival does not show; what was
+acknowledged is on enough disks and stays; buffers keep their bounds; whoever signs two events in one place is exposed;
+when the storm is over everybody knows the same and sees who is there, in time; and what nobody writes does not grow.
 """
 
 from __future__ import annotations
