@@ -268,10 +268,16 @@ class EventLog:
             return
         self._queue.append(batch)
         with shielded():
-            async with self._lock:
+            try:
+                self._lock.acquire_nowait()  # nearly always, and without a pass through the loop
+            except trio.WouldBlock:
+                await self._lock.acquire()
+            try:
                 # Whoever gets the lock first writes for everybody who queued meanwhile.
                 if not batch.done:
                     await self._write_queued()
+            finally:
+                self._lock.release()
         if batch.failure is not None:
             raise StorageFailed(str(batch.failure)) from batch.failure
 
