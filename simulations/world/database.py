@@ -67,7 +67,10 @@ class SimDatabase:
     def image(self) -> bytes:
         """The file as it is for certain."""
         if self._keeper is not None and self._certain == len(self._record):
-            return _serialized(self._keeper)
+            try:
+                return _serialized(self._keeper)
+            except sqlite3.DatabaseError:  # rotten: nothing was written to it since
+                return self._image
         return _imaged(self._image, self._record[: self._certain])
 
     def certain(self, query: str, params: tuple[object, ...] = ()) -> list[tuple]:
@@ -303,6 +306,6 @@ def _imaged(image: bytes, record: list[list[_Done]]) -> bytes:
 
 
 def _serialized(database: sqlite3.Connection) -> bytes:
-    """sqlite refuses to serialize a database that nothing was ever written to."""
+    """sqlite refuses to serialize a database that nothing was ever written to, and one whose schema has rotted."""
     (pages,) = database.execute("PRAGMA page_count").fetchone()
     return database.serialize() if pages else b""
