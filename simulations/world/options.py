@@ -44,7 +44,7 @@ class WorldOptions:
     converge_limit_s: float = 30.0
     #: Stillness after the last calm: what still writes then writes for ever.
     rest_s: float = 36.0
-    #: As in a real node's settings, but fit for a storm of this length (there 300).
+    #: The nodes' own setting of that name (300 by default), short enough to pass within a storm.
     down_after_s: float = 3.0
 
     #: One way of a link at rest: least and most, and the share by which each packet varies.

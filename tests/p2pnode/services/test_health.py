@@ -384,3 +384,4 @@ async def test_connections_that_fall_while_the_node_stops_are_nobody_s_concern(
     await trio.sleep(0.1)
     swarm["ann"].service.connection_changed(swarm.peer_id("bob"), False)
     await trio.sleep(5)
+    assert swarm["ann"].service.state_of(swarm.peer_id("bob")) is State.ALIVE, "nobody asked, so nobody doubts"

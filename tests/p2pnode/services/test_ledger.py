@@ -335,8 +335,8 @@ async def test_before_there_is_a_swarm_there_is_no_clock(tmp_path):
 # -- many at once --------------------------------------------------------------------------------------------------
 
 
-async def test_many_are_one_commit_and_each_stands_on_the_one_before(tmp_path, monkeypatch):
-    ledger, log = await founded(tmp_path / "a")
+def count_appends(log, monkeypatch):
+    """How many events each commit asked of the log has, as they come."""
     appends = []
     append = log.append
 
@@ -345,6 +345,12 @@ async def test_many_are_one_commit_and_each_stands_on_the_one_before(tmp_path, m
         await append(events, blocks)
 
     monkeypatch.setattr(log, "append", counted)
+    return appends
+
+
+async def test_many_are_one_commit_and_each_stands_on_the_one_before(tmp_path, monkeypatch):
+    ledger, log = await founded(tmp_path / "a")
+    appends = count_appends(log, monkeypatch)
     events = await ledger.write_many(Draft("note", "", {"n": n}) for n in range(700))
     assert appends == [512, 188]
     assert [event.previous for event in events[1:]] == [event.id for event in events[:-1]]
@@ -359,14 +365,7 @@ async def test_many_are_one_commit_and_each_stands_on_the_one_before(tmp_path, m
 
 async def test_who_writes_at_the_same_moment_shares_a_commit(tmp_path, monkeypatch):
     ledger, log = await founded(tmp_path / "a")
-    appends = []
-    append = log.append
-
-    async def counted(events, blocks=None):
-        appends.append(len(list(events)))
-        await append(events, blocks)
-
-    monkeypatch.setattr(log, "append", counted)
+    appends = count_appends(log, monkeypatch)
     async with trio.open_nursery() as nursery:
         for n in range(50):
             nursery.start_soon(ledger.write, "note", "", {"n": n})
